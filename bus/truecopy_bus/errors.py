@@ -1,0 +1,108 @@
+"""Errors of the bus: one class for each thing that its caller does next."""
+
+from truecopy_schemas.errors import TruecopyError
+
+__all__ = [
+    "DataRefusedError",
+    "DatabaseUnavailableError",
+    "IncarnationError",
+    "LeaseLostError",
+    "LogUnavailableError",
+    "OversizeRecordError",
+    "PositionLostError",
+    "TopicMismatchError",
+    "TopicMissingError",
+    "UnavailableError",
+    "VersionConflictError",
+]
+
+
+class UnavailableError(TruecopyError):
+    """Something outside is away. Wait and try again; nothing here is wrong."""
+
+
+class LogUnavailableError(UnavailableError):
+    """The log did not answer in time, or refused us. Retry with backoff; check address and credentials if it stays."""
+
+    def __init__(self, *, log: str, seen: str) -> None:
+        super().__init__(f"log {log} is unavailable: {seen}; will work again when it answers, check address and credentials")
+        self.log, self.seen = log, seen
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """The database did not answer, is locked, full or read-only. Retry with backoff."""
+
+    def __init__(self, *, database: str, seen: str) -> None:
+        super().__init__(f"database {database} is unavailable: {seen}; will work again when it answers, check address, credentials and disk")
+        self.database, self.seen = database, seen
+
+
+class DataRefusedError(TruecopyError):
+    """The database refused the data itself (SQLSTATE class 22 or 23, or SQLite's constraint). Retrying can't help."""
+
+    def __init__(self, *, database: str, seen: str) -> None:
+        super().__init__(f"database {database} refused the data: {seen}; change the value or the constraint")
+        self.database, self.seen = database, seen
+
+
+class TopicMissingError(TruecopyError):
+    """No such topic. Start its owner once, or create it; reading never makes one."""
+
+    def __init__(self, *, log: str, topic: str) -> None:
+        super().__init__(f"log {log} has no topic {topic!r}; start the owner's relay or create the topic")
+        self.log, self.topic = log, topic
+
+
+class TopicMismatchError(TruecopyError):
+    """The topic exists with another number of partitions, or without a genesis. Partition count is identity."""
+
+    def __init__(self, *, topic: str, seen: str, expected: str) -> None:
+        super().__init__(f"topic {topic!r}: seen {seen}, expected {expected}; use its real settings or another name")
+        self.topic, self.seen, self.expected = topic, seen, expected
+
+
+class PositionLostError(TruecopyError):
+    """A position is outside of what the partition stores: history was deleted, or the topic made anew."""
+
+    def __init__(self, *, topic: str, partition: int, position: int, start: int, end: int) -> None:
+        side = "before the first stored offset" if position < start else "beyond the end"
+        super().__init__(
+            f"{topic}[{partition}]: position {position} lies {side} (stored: {start} to {end}); "
+            "nothing was skipped; restore the log, or rebuild the replica from a peer or an empty start"
+        )
+        self.topic, self.partition, self.position, self.start, self.end = topic, partition, position, start, end
+
+
+class IncarnationError(TruecopyError):
+    """The topic was deleted and made again: same name, another life. Nothing is applied across that border."""
+
+    def __init__(self, *, topic: str, known: str, seen: str) -> None:
+        super().__init__(
+            f"topic {topic!r}: knows incarnation {known}, the log now has {seen}; the topic was re-created: "
+            "rebuild what follows it, or restore the old topic"
+        )
+        self.topic, self.known, self.seen = topic, known, seen
+
+
+class OversizeRecordError(TruecopyError):
+    """A record larger than the log takes. Nothing was written."""
+
+    def __init__(self, *, topic: str, size: int, limit: int) -> None:
+        super().__init__(f"{topic}: a record of {size} bytes, the log takes {limit} at most; publish less per event")
+        self.topic, self.size, self.limit = topic, size, limit
+
+
+class VersionConflictError(TruecopyError):
+    """The key moved on. Read it again and decide anew; the transaction it was raised in stays usable."""
+
+    def __init__(self, *, entity: str, key: str, expected: int, actual: int) -> None:
+        super().__init__(f"{entity} {key!r}: expected version {expected}, it is at {actual}; read it again and decide anew")
+        self.entity, self.key, self.expected, self.actual = entity, key, expected, actual
+
+
+class LeaseLostError(TruecopyError):
+    """Another holder took the partition. Whatever was not committed is theirs to do."""
+
+    def __init__(self, *, what: str, partition: int) -> None:
+        super().__init__(f"{what}[{partition}]: the lease was taken by another holder; nothing was written, claim it again")
+        self.what, self.partition = what, partition

@@ -1,0 +1,59 @@
+"""Every bound of the bus, with its unit and its reason."""
+
+__all__ = [
+    "APPEND_RECORDS_MAX",
+    "APPEND_TIMEOUT_S",
+    "BACKOFF_FIRST_S",
+    "BACKOFF_LAST_S",
+    "CLAIM_ATTEMPTS_MAX",
+    "CONNECT_TIMEOUT_S",
+    "LEASE_S",
+    "LOG_POLL_S",
+    "MARK_EVENTS_MAX",
+    "MARK_IDLE_S",
+    "MARK_WRITING_S",
+    "PUBLISH_EVENTS_MAX",
+    "READ_BYTES_MAX",
+    "READ_RECORDS_MAX",
+    "READ_WAIT_S",
+    "RECORD_BYTES_MAX",
+    "RELAY_ROWS_MAX",
+    "STATEMENT_TIMEOUT_S",
+]
+
+RECORD_BYTES_MAX = 1_000_000
+"""Bytes of one record, key, value and headers. Under Kafka's default message.max.bytes (1,048,588) with room for framing."""
+APPEND_RECORDS_MAX = 5_000
+"""Records in one append. Above this a batch gains nothing and a lost reply costs more to send again."""
+APPEND_TIMEOUT_S = 30.0
+"""Seconds until an append is given up. aiokafka's own waits have no end when brokers are away."""
+READ_RECORDS_MAX = 5_000
+"""Records that one read returns at most: what a worker holds in memory, and what one transaction writes."""
+READ_BYTES_MAX = 32 * 1024 * 1024
+"""Bytes that one read returns at most (soft: one record more may come)."""
+READ_WAIT_S = 0.5
+"""Seconds that a read waits for a first record; also how late a stop or a lost lease is noticed."""
+LOG_POLL_S = 0.005
+"""Seconds between looks at the embedded log by a waiting reader of another process."""
+CONNECT_TIMEOUT_S = 10.0
+"""Seconds for a connection to a broker or a database."""
+STATEMENT_TIMEOUT_S = 60.0
+"""Seconds for one statement, and for SQLite's wait on a lock."""
+BACKOFF_FIRST_S = 0.05
+"""Seconds before the first retry of something that is away; doubles each time."""
+BACKOFF_LAST_S = 5.0
+"""Seconds between retries at the most: the delay before a return is noticed."""
+LEASE_S = 3.0
+"""Seconds after which a silent holder of a partition has lost it. Renewed at each third of it."""
+RELAY_ROWS_MAX = 5_000
+"""Outbox rows that one pass of a relay takes."""
+PUBLISH_EVENTS_MAX = 50_000
+"""Events in one call of publish_many: one transaction's memory."""
+MARK_WRITING_S = 1.0
+"""Seconds between marks of a partition that is being written."""
+MARK_IDLE_S = 10.0
+"""Seconds between marks of an idle partition: how stale `verified_through` gets when nothing happens."""
+MARK_EVENTS_MAX = 20_000
+"""Events between marks of a partition at the most."""
+CLAIM_ATTEMPTS_MAX = 20
+"""Tries to claim a schema id while others claim too."""

@@ -1,0 +1,70 @@
+"""The log port: ordered, durable records by topic and partition, with a reader that holds no opinion.
+
+What every adapter promises:
+- A partition reads back in append order, each record at one offset for ever; offsets grow, and may have holes.
+- `append` returns only when the whole batch is durable. A batch is one partition's.
+- `create` writes a genesis at offset 0 of every partition, with one incarnation for the topic; calling it again
+  changes nothing, and a topic with other partitions is refused.
+- Nothing but `create` makes a topic: touching a missing one raises TopicMissingError.
+- A read outside of what is stored raises PositionLostError; it never jumps.
+
+What none of them promises: order between partitions; that an append which raised wrote nothing (the caller sends
+again, readers tell duplicates by version); that records of two appenders do not interleave.
+
+Retrying is not an adapter's job. It says LogUnavailableError within its time limit, and the one loop above decides.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from truecopy_bus.record import Appended, Outgoing, Record, TopicSpec, TopicState
+
+__all__ = ["Log", "Reader"]
+
+
+class Reader(Protocol):
+    """Reads one topic. It keeps connections and buffers, but no position: the caller's replica does."""
+
+    async def read(
+        self, positions: Mapping[int, int], *, records_max: int, wait_s: float
+    ) -> Sequence[Record]:
+        """Records from `positions` (partition -> next offset) on, each partition in order.
+
+        Waits up to `wait_s` seconds for a first record, then returns what is there, `records_max` at most, possibly
+        nothing. Partitions that are not named are not read. No partition may starve another for ever.
+
+        Raises PositionLostError when a position lies before the start or beyond the end of its partition,
+        TopicMissingError, LogUnavailableError.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Log(Protocol):
+    """See the module's text for the guarantees."""
+
+    async def create(self, topic: TopicSpec) -> TopicState:
+        """Make the topic and its genesis records, or find them made. Raises TopicMismatchError for other partitions."""
+        ...
+
+    async def describe(self, topic: str) -> TopicState:
+        """The topic as it is now, read past every cache. Raises TopicMissingError, LogUnavailableError."""
+        ...
+
+    async def append(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
+        """Append one non-empty batch to one partition, durably, in order.
+
+        Raises TopicMissingError, OversizeRecordError (nothing written), LogUnavailableError (perhaps written).
+        """
+        ...
+
+    def reader(self, topic: str) -> Reader:
+        """A new reader. Opening it touches nothing; a missing topic is told by its first read."""
+        ...
+
+    async def report(self, group: str, topic: str, positions: Mapping[int, int]) -> None:
+        """Tell lag tools how far `group` is. Advisory: nothing here ever reads it back, and faults are not raised."""
+        ...
+
+    async def close(self) -> None: ...

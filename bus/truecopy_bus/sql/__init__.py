@@ -1,0 +1,8 @@
+"""Owners' and replicas' databases behind one small port, so that what is kept there is written once.
+
+`port` states it; `sqlite` (apsw) and `postgres` (asyncpg) are its two adapters; `connect` picks one by URL.
+"""
+
+from truecopy_bus.sql.port import Column, Connection, Database, Dialect, Kind, Shape
+
+__all__ = ["Column", "Connection", "Database", "Dialect", "Kind", "Shape"]

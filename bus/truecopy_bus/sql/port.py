@@ -1,0 +1,133 @@
+"""The database port: transactions, and statements over whole batches of rows.
+
+Statements are written once for both adapters. Parameters are `$1`, `$2`, ... and must first appear in ascending order
+(SQLite numbers named parameters by first appearance). What really differs between the two is in the batch methods, and in
+the two SQL fragments of `Dialect`.
+
+Values are canonical Python values, one type per `Kind`, and reading back what was written gives the same value; each
+adapter converts where its database has no such type. JSON is text here and never interpreted.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+__all__ = ["Column", "Connection", "Database", "Dialect", "Kind", "Row", "Shape"]
+
+Row = tuple[Any, ...]
+
+
+class Kind(Enum):
+    """What a column holds, by the Python type that goes in and comes out."""
+
+    TEXT = "str"
+    INTEGER = "int, 64 bits signed"
+    REAL = "float"
+    BOOLEAN = "bool"
+    BYTES = "bytes"
+    DECIMAL = "Decimal of the column's precision and scale"
+    DATE = "date"
+    TIMESTAMP = "datetime in UTC, to the microsecond"
+    UUID = "UUID"
+    JSON = "str that holds JSON, kept to the letter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column. `precision` and `scale` are a DECIMAL's, in decimal digits."""
+
+    name: str
+    kind: Kind
+    nullable: bool = False
+    precision: int = 0
+    scale: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """One table: its columns in order, the names of its primary key, and further indexes.
+
+    An index is a tuple of column names; `where` of an index is not offered: see `Dialect` for raw statements.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    indexes: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The fragments in which the databases differ.
+
+    `now_ms` is an expression for the database's own clock in whole milliseconds since 1970; `for_update` ends a SELECT
+    that must hold its rows (empty on SQLite, whose writers are alone); `serial` is the type of an ascending row id.
+    """
+
+    name: str
+    now_ms: str
+    for_update: str
+    serial: str
+
+
+class Connection(Protocol):
+    """A connection inside of an open transaction. Statements raise DataRefusedError or DatabaseUnavailableError."""
+
+    @property
+    def dialect(self) -> Dialect: ...
+
+    async def fetch(self, sql: str, *args: Any) -> list[Row]:
+        """Run one statement; all of its rows (those of RETURNING too)."""
+        ...
+
+    async def put(self, shape: Shape, rows: Sequence[Row]) -> None:
+        """Insert each whole row, or replace the one with its key. Keys within a batch are distinct."""
+        ...
+
+    async def pick(self, shape: Shape, by: Sequence[str], keys: Sequence[Row]) -> list[Row]:
+        """The whole rows whose columns `by` equal one of `keys`, in no order; keys that match none are left out."""
+        ...
+
+    async def drop(self, shape: Shape, by: Sequence[str], keys: Sequence[Row]) -> None:
+        """Delete the rows whose columns `by` equal one of `keys`."""
+        ...
+
+    def stream(self, sql: str, *args: Any, rows_max: int) -> AsyncIterator[list[Row]]:
+        """The rows of one SELECT in batches of `rows_max`, without holding them all."""
+        ...
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """What is done inside is undone alone if it raises; the transaction stays usable."""
+        ...
+
+
+class Database(Protocol):
+    """A database that this process opened. One write transaction at a time on SQLite; a pool on PostgreSQL."""
+
+    @property
+    def name(self) -> str:
+        """For messages: kind, address and database, never a credential."""
+        ...
+
+    @property
+    def dialect(self) -> Dialect: ...
+
+    async def install(self, shapes: Sequence[Shape], statements: Sequence[str] = ()) -> None:
+        """Create what is missing, in one transaction and safely beside others who do the same."""
+        ...
+
+    def transaction(self, *, durable: bool = True) -> AbstractAsyncContextManager[Connection]:
+        """A write transaction: commits at the end, rolls back when the block raises.
+
+        `durable=False` lets a PostgreSQL commit be acknowledged before its flush (`synchronous_commit = off`).
+        Raises DatabaseUnavailableError within the connection's time limit.
+        """
+        ...
+
+    def snapshot(self) -> AbstractAsyncContextManager[Connection]:
+        """A read-only transaction that sees one state of the whole database, whatever is written meanwhile."""
+        ...
+
+    async def close(self) -> None: ...
