@@ -1,0 +1,190 @@
+"""The types of a row's fields: which column holds each, and the one form in which a value is hashed and stored.
+
+A value is brought to its canonical form before it is hashed *and* before it is stored, so that storing is the identity and
+a hash over what is read back can be compared with the hash over what was meant. Decimals get the column's scale (half to
+even), times are UTC to the microsecond, there is one NaN and no negative zero, maps are ordered, enums are their values,
+and U+0000 is refused because PostgreSQL has no place for it.
+
+Fields are hashed with a type letter and a length in front, so that no value can reach into its neighbour.
+"""
+
+import struct
+import types
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from datetime import UTC, date, datetime
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from enum import Enum
+from math import nan
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
+from truecopy_bus.sql import Column, Kind
+
+from truecopy_projections.errors import ProjectionError, RowRejectedError
+
+__all__ = ["Field", "encode", "field_of"]
+
+_INT64 = range(-(1 << 63), 1 << 63)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Field(NamedTuple):
+    """A row's field: its column, and the ways to the canonical value and back to the declared type."""
+
+    column: Column
+    store: Callable[[Any], Any]
+    restore: Callable[[Any], Any] | None
+
+
+def field_of(name: str, annotation: Any) -> Field:
+    """The field that `annotation` declares. Raises ProjectionError for a type that has no column."""
+    kind, nullable = _without_none(annotation)
+    precision, scale = 0, 0
+    if get_origin(kind) is Annotated:
+        kind, *notes = get_args(kind)
+        for note in notes:
+            for part in note.metadata if isinstance(note, FieldInfo) else [note]:
+                precision = getattr(part, "max_digits", None) or precision
+                scale = getattr(part, "decimal_places", None) or scale
+    store, restore, column_kind = _ways(name, kind, precision, scale)
+    column = Column(name=name, kind=column_kind, nullable=nullable, precision=precision, scale=scale)
+    return Field(column, store, restore)
+
+
+def encode(value: Any) -> bytes:
+    """A canonical value as bytes for a hash: a letter for its type, a 4-byte length, its content."""
+    kind = type(value)
+    if kind is str:
+        letter, content = b"s", value.encode()
+    elif value is None:
+        letter, content = b"n", b""
+    elif kind is int:
+        letter, content = b"i", b"%d" % value
+    elif kind is bool:
+        letter, content = b"b", b"1" if value else b"0"
+    elif kind is Decimal:
+        letter, content = b"d", format(value, "f").encode()
+    elif kind is float:
+        letter, content = b"f", struct.pack(">d", nan if value != value else value)
+    elif kind is datetime:
+        since = value - _EPOCH
+        letter, content = b"t", b"%d" % ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
+    elif kind is date:
+        letter, content = b"y", value.isoformat().encode()
+    elif kind is UUID:
+        letter, content = b"u", value.bytes
+    elif kind is bytes:
+        letter, content = b"x", value
+    else:
+        raise RowRejectedError(f"a stored value of type {kind.__name__} has no canonical form")
+    return letter + len(content).to_bytes(4) + content
+
+
+def _without_none(annotation: Any) -> tuple[Any, bool]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        rest = [arg for arg in get_args(annotation) if arg is not type(None)]
+        if len(rest) == 1 and len(rest) < len(get_args(annotation)):
+            return rest[0], True
+    return annotation, False
+
+
+def _ways(
+    name: str, kind: Any, precision: int, scale: int
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any] | None, Kind]:
+    def wrong(value: object, wanted: str) -> RowRejectedError:
+        return RowRejectedError(f"field {name!r}: seen {value!r:.80}, expected {wanted}; change the reducer")
+
+    def text(value: Any) -> str:
+        if type(value) is not str or "\0" in value:
+            raise wrong(value, "a str without U+0000")
+        return value
+
+    def integer(value: Any) -> int:
+        if type(value) is not int or value not in _INT64:
+            raise wrong(value, "an int of 64 bits")
+        return value
+
+    def real(value: Any) -> float:
+        if type(value) not in (float, int):
+            raise wrong(value, "a float")
+        return nan if value != value else float(value) + 0.0
+
+    def boolean(value: Any) -> bool:
+        if type(value) is not bool:
+            raise wrong(value, "a bool")
+        return value
+
+    def binary(value: Any) -> bytes:
+        if type(value) is not bytes:
+            raise wrong(value, "bytes")
+        return value
+
+    exponent = Decimal(1).scaleb(-scale)
+    context = Context(prec=precision or 1, rounding=ROUND_HALF_EVEN)
+
+    def decimal(value: Any) -> Decimal:
+        if type(value) is int:
+            value = Decimal(value)
+        if type(value) is not Decimal or not value.is_finite():
+            raise wrong(value, "a finite Decimal")
+        try:
+            found: Decimal = value.quantize(exponent, context=context)
+        except InvalidOperation:
+            raise wrong(value, f"a Decimal of {precision} digits, {scale} of them after the point") from None
+        return found or exponent * 0  # there is one zero
+
+    def day(value: Any) -> date:
+        if type(value) is not date:
+            raise wrong(value, "a date")
+        return value
+
+    def moment(value: Any) -> datetime:
+        if type(value) is not datetime or value.tzinfo is None:
+            raise wrong(value, "a datetime with a time zone")
+        return value.astimezone(UTC)
+
+    def uuid(value: Any) -> UUID:
+        if not isinstance(value, UUID):
+            raise wrong(value, "a UUID")
+        return value
+
+    plain: dict[Any, tuple[Callable[[Any], Any], Kind]] = {
+        str: (text, Kind.TEXT),
+        int: (integer, Kind.INTEGER),
+        float: (real, Kind.REAL),
+        bool: (boolean, Kind.BOOLEAN),
+        bytes: (binary, Kind.BYTES),
+        date: (day, Kind.DATE),
+        datetime: (moment, Kind.TIMESTAMP),
+        UUID: (uuid, Kind.UUID),
+    }
+    if kind is Decimal:
+        if not precision:
+            raise ProjectionError(
+                f"field {name!r}: a Decimal needs its digits, as in "
+                "Annotated[Decimal, Field(max_digits=12, decimal_places=2)]"
+            )
+        return decimal, None, Kind.DECIMAL
+    if kind in plain:
+        return plain[kind][0], None, plain[kind][1]
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        if not all(isinstance(member.value, str) for member in kind):
+            raise ProjectionError(f"field {name!r}: an Enum's values must be str; seen {kind.__name__}")
+        return (lambda value: text(kind(value).value)), kind, Kind.TEXT
+    record = isinstance(kind, type) and (issubclass(kind, BaseModel) or is_dataclass(kind))
+    if get_origin(kind) in (list, dict, tuple) or record:
+        adapter: TypeAdapter[Any] = TypeAdapter(kind)
+
+        def document(value: Any) -> str:
+            found = orjson.dumps(adapter.dump_python(value, mode="json", warnings="error"), option=orjson.OPT_SORT_KEYS)
+            return text(found.decode()) if b"\\u0000" not in found else text("\0")
+
+        return document, adapter.validate_json, Kind.JSON
+    raise ProjectionError(
+        f"field {name!r}: {kind!r} has no column; use str, int, float, bool, bytes, Decimal, date, datetime, UUID, "
+        "a str Enum, a list, a dict, a dataclass, or one of them or None"
+    )

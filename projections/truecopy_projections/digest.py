@@ -1,0 +1,67 @@
+"""Order-free digests: sums of 256-bit hashes, kept by bucket so that a difference can be found without comparing all rows.
+
+A vector holds the sum of each of BUCKETS buckets, 32 bytes each, big-endian; its total is the digest of the table's share of
+one partition. Rows go to the bucket of their source key, so all rows of a key are looked at together.
+"""
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from typing import Any
+from zlib import crc32
+
+from truecopy_bus.fold import DIGEST_MODULUS
+
+from truecopy_projections.columns import encode
+from truecopy_projections.limits import BUCKETS
+
+__all__ = ["EMPTY", "bucket_of", "differing", "row_hash", "shifted", "total", "vector"]
+
+_HASH_BYTES = 32
+_ROW_LABEL = b"truecopy/row/1"
+EMPTY = bytes(BUCKETS * _HASH_BYTES)
+
+
+def bucket_of(key: str) -> int:
+    """The bucket of a source key: CRC-32, which is independent of the partition's murmur2."""
+    return crc32(key.encode()) % BUCKETS
+
+
+def row_hash(table: str, key: str, values: Iterable[Any]) -> bytes:
+    """The 32-byte hash of one row of canonical `values`, of `table` (`name@version`) and source `key`."""
+    fields = b"".join(map(encode, values))
+    return blake2b(encode(table) + encode(key) + fields, digest_size=_HASH_BYTES, key=_ROW_LABEL).digest()
+
+
+def shifted(sums: bytes, moves: Mapping[int, int]) -> bytes:
+    """The vector after each bucket of `moves` (bucket -> signed difference) has moved."""
+    if not moves:
+        return sums
+    changed = bytearray(sums)
+    for bucket, move in moves.items():
+        at = slice(bucket * _HASH_BYTES, (bucket + 1) * _HASH_BYTES)
+        changed[at] = ((int.from_bytes(changed[at]) + move) % DIGEST_MODULUS).to_bytes(_HASH_BYTES)
+    return bytes(changed)
+
+
+def vector(hashes: Iterable[tuple[int, bytes]]) -> bytes:
+    """The vector of (bucket, hash) pairs, from nothing."""
+    sums: dict[int, int] = {}
+    for bucket, one in hashes:
+        sums[bucket] = sums.get(bucket, 0) + int.from_bytes(one)
+    return shifted(EMPTY, sums)
+
+
+def total(sums: bytes) -> int:
+    """The digest: the sum of all buckets, modulo 2^256."""
+    parts = (sums[at : at + _HASH_BYTES] for at in range(0, len(sums), _HASH_BYTES))
+    return sum(map(int.from_bytes, parts)) % DIGEST_MODULUS
+
+
+def differing(one: bytes, other: bytes) -> frozenset[int]:
+    """The buckets in which two vectors differ."""
+    if one == other:
+        return frozenset()
+    width = _HASH_BYTES
+    return frozenset(
+        b for b in range(BUCKETS) if one[b * width : (b + 1) * width] != other[b * width : (b + 1) * width]
+    )

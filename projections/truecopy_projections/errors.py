@@ -1,0 +1,32 @@
+"""Errors of projections and replicas: one class for each thing that its caller does next."""
+
+from truecopy_schemas.errors import TruecopyError
+
+__all__ = ["NotReachedError", "ProjectionError", "RepairRefusedError", "RowRejectedError", "UnknownProjectionError"]
+
+
+class ProjectionError(TruecopyError):
+    """A projection is declared wrongly. Change its declaration."""
+
+
+class RowRejectedError(TruecopyError):
+    """A reducer's row has a value that its column can't hold. The key is parked; change the reducer."""
+
+
+class UnknownProjectionError(TruecopyError):
+    """The replica holds no such projection. Start a worker for it, or look for the name that is meant."""
+
+
+class NotReachedError(TruecopyError):
+    """A read waited for a token that the replica did not reach in time. Wait longer, or look at the worker's lag."""
+
+    def __init__(self, *, key: str, wanted: int, seen: int, waited_s: float, why: str) -> None:
+        super().__init__(
+            f"{key!r}: wanted version {wanted}, the replica has {seen} after {waited_s:.1f} s ({why}); "
+            "wait longer, or see `truecopy status` for what holds it"
+        )
+        self.key, self.wanted, self.seen, self.why = key, wanted, seen, why
+
+
+class RepairRefusedError(TruecopyError):
+    """A repair that would change too much, or has no truth to repair from. Nothing was changed."""

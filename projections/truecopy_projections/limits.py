@@ -1,0 +1,35 @@
+"""Every bound of the projections, with its unit and its reason."""
+
+__all__ = [
+    "BUCKETS",
+    "CHECKPOINTS_KEPT",
+    "INCARNATION_CHECK_S",
+    "KEYS_PARKED_MAX",
+    "READ_AT_LEAST_S",
+    "READ_POLL_S",
+    "REPAIR_ROWS_MAX",
+    "SCAN_ROWS",
+    "WAITING_BYTES_MAX",
+    "WATCHDOG_S",
+]
+
+BUCKETS = 1_024
+"""Buckets of a row digest: 32 KiB for each table and partition, and a thousandth of the rows to compare at a difference."""
+KEYS_PARKED_MAX = 1_000
+"""Parked keys of a partition. More is no longer a few bad keys but a fault of the whole: the partition halts."""
+WAITING_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes that wait behind parked keys of a partition before it halts."""
+CHECKPOINTS_KEPT = 10_000
+"""Checkpoints kept for each partition: nearly three hours of marks at one a second."""
+SCAN_ROWS = 2_000
+"""Rows that a scan holds in memory at a time."""
+INCARNATION_CHECK_S = 1.0
+"""Seconds after which a worker asks the log again whether the topic is still the one that it knows."""
+WATCHDOG_S = 10.0
+"""Seconds without progress, though the log has more, after which a worker opens its reader anew."""
+READ_AT_LEAST_S = 5.0
+"""Seconds that a read waits for the replica to reach a token."""
+READ_POLL_S = 0.01
+"""Seconds between looks at a replica by a waiting read."""
+REPAIR_ROWS_MAX = 10_000
+"""Rows that one repair changes at most without being told to: above this, rebuild."""

@@ -1,0 +1,180 @@
+"""Projections: pure reducers from a key's change events to rows, with a name and a number.
+
+A reducer gets a row as it is (or None), the event, and which change it is, and returns the row as it shall be (or None for
+none). It must depend on nothing else: the proof that a replica is right folds the log again and expects the same rows.
+
+Without `key` a source key yields at most one row. With `key`, the name or names of fields, it yields any number, told apart by
+those fields; `touches` then says, for an event, which of them the reducer is called for. Rows belong to their source key
+alone: two keys can't meet in one row, so rows do not depend on the order in which keys are applied.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from operator import attrgetter
+from typing import Any, Final, Generic, NamedTuple, TypeVar, get_type_hints
+
+from truecopy_bus.sql import Column, Kind, Shape
+from truecopy_schemas import Event
+
+from truecopy_projections.columns import Field, field_of
+from truecopy_projections.errors import ProjectionError, RowRejectedError
+
+__all__ = ["EVERY_ROW", "Address", "Change", "Projection", "Reducer", "SubKey"]
+
+R = TypeVar("R")
+E = TypeVar("E", bound=Event)
+
+SubKey = tuple[Hashable, ...]
+Address = tuple[str, SubKey]
+"""Where a row is: its source key, and the values of its `key` fields (none for one row per key)."""
+
+EVERY_ROW: Final = None
+"""What `touches` returns for an event that concerns all rows of its key."""
+_RESERVED = ("_key", "_part", "_hash")
+
+
+class Change(NamedTuple):
+    """Which change an event is: its source key, its version there, and the row that the reducer is asked for."""
+
+    key: str
+    version: int
+    row: SubKey
+
+
+Touches = Callable[[Any, Change], Iterable[Any] | None]
+Reducer = Callable[[Any, Any, Change], Any]
+
+
+class Handler(NamedTuple):
+    """What a projection does with one type of event."""
+
+    event: type[Event]
+    reduce: Reducer
+    touches: Touches | None
+
+
+class Projection(Generic[R]):
+    """A declared projection of the entity `entity` (its topic) into rows of the dataclass `row`.
+
+    Raises ProjectionError when a field has no column, or `key` names none.
+    """
+
+    def __init__(
+        self, name: str, *, entity: str, row: type[R], key: str | tuple[str, ...] = (), version: int = 1
+    ) -> None:
+        if not name.isidentifier() or name.startswith("_") or version < 1:
+            raise ProjectionError(f"projection {name!r}@{version}: use an identifier and a number from 1 on")
+        if not is_dataclass(row):
+            raise ProjectionError(f"projection {name!r}: rows are dataclasses; seen {row!r}")
+        self.name, self.number, self.entity, self.row = name, version, entity, row
+        self.key: tuple[str, ...] = (key,) if isinstance(key, str) else key
+        hints = get_type_hints(row, include_extras=True)
+        self.fields: tuple[Field, ...] = tuple(field_of(f.name, hints[f.name]) for f in fields(row))
+        names = [f.column.name for f in self.fields]
+        for wrong in [*(k for k in self.key if k not in names), *(n for n in names if n in _RESERVED)]:
+            raise ProjectionError(
+                f"projection {name!r}: {wrong!r} is not a field of {row.__name__} that can be used so"
+            )
+        self.handlers: dict[str, Handler] = {}
+        self._values = attrgetter(*names) if len(names) > 1 else lambda row: (getattr(row, names[0]),)
+        self._key_at = tuple(names.index(k) for k in self.key)
+
+    def __repr__(self) -> str:
+        return f"Projection({self.id})"
+
+    @property
+    def id(self) -> str:
+        """`name@version`, which names it everywhere."""
+        return f"{self.name}@{self.number}"
+
+    @property
+    def table(self) -> str:
+        """The table of this version; readers use the view `name`."""
+        return f"{self.name}__v{self.number}"
+
+    @property
+    def shape(self) -> Shape:
+        """The table as it is stored: the row's own columns, then what Truecopy keeps of it."""
+        own = tuple(f.column for f in self.fields)
+        kept = (
+            Column(name="_key", kind=Kind.TEXT),
+            Column(name="_part", kind=Kind.INTEGER),
+            Column(name="_hash", kind=Kind.BYTES),
+        )
+        return Shape(name=self.table, columns=(*own, *kept), key=("_key", *self.key))
+
+    def on(
+        self, *events: type[E], touches: Callable[[E, Change], Iterable[Any] | None] | None = None
+    ) -> Callable[[Callable[[R | None, E, Change], R | None]], Callable[[R | None, E, Change], R | None]]:
+        """Register the reducer of these event types.
+
+        `touches(event, change)` gives the sub keys that the reducer is called for, each a value or a tuple in the order of
+        `key`, or EVERY_ROW for all that the key has. Leave it out where a key has one row.
+        """
+
+        def register(reduce: Callable[[R | None, E, Change], R | None]) -> Callable[[R | None, E, Change], R | None]:
+            if not events:
+                raise ProjectionError(f"{self.id}: on() needs the event types that {reduce.__name__} reduces")
+            for event in events:
+                if event.__entity__ != self.entity:
+                    raise ProjectionError(
+                        f"{self.id}: {event.__name__} is of {event.__entity__!r}, not {self.entity!r}"
+                    )
+                if self.key and touches is None and not event.__deletes__:
+                    raise ProjectionError(f"{self.id}: with several rows per key, {event.__name__} needs touches=")
+                if event.__event_name__ in self.handlers:
+                    raise ProjectionError(f"{self.id}: {event.__name__} has a reducer already")
+                self.handlers[event.__event_name__] = Handler(event, reduce, touches)
+            return reduce
+
+        return register
+
+    def touched(self, handler: Handler, event: Event, change: Change) -> tuple[SubKey, ...] | None:
+        """The sub keys that an event touches; None for every row of the key."""
+        if not self.key:
+            return ((),)
+        if handler.touches is None:
+            return None
+        found = handler.touches(event, change)
+        if found is None:
+            return None
+        keys = tuple(one if isinstance(one, tuple) else (one,) for one in found)
+        columns = [self.fields[at] for at in self._key_at]
+        return tuple(dict.fromkeys(tuple(f.store(v) for f, v in zip(columns, one, strict=True)) for one in keys))
+
+    def stored(self, row: R) -> tuple[Any, ...]:
+        """A row's canonical values, in the order of its fields. Raises RowRejectedError for one that has no column."""
+        values = self._values(row)
+        return tuple(
+            field.store(value) if value is not None else self._none(field)
+            for field, value in zip(self.fields, values, strict=True)
+        )
+
+    def sub_key(self, values: tuple[Any, ...]) -> SubKey:
+        """The values of the `key` fields among a row's canonical values."""
+        return tuple(values[at] for at in self._key_at)
+
+    def restored(self, values: tuple[Any, ...]) -> R:
+        """The row of canonical values."""
+        names = (field.column.name for field in self.fields)
+        return self.row(
+            **{
+                name: value if field.restore is None or value is None else field.restore(value)
+                for name, field, value in zip(names, self.fields, values, strict=True)
+            }
+        )
+
+    def describe(self) -> Mapping[str, Any]:
+        """What the replica remembers of the declaration, to notice when it changed under the same number."""
+        return {
+            "entity": self.entity,
+            "key": list(self.key),
+            "columns": [
+                [f.column.name, f.column.kind.name, f.column.nullable, f.column.precision, f.column.scale]
+                for f in self.fields
+            ],
+        }
+
+    def _none(self, field: Field) -> None:
+        if not field.column.nullable:
+            raise RowRejectedError(f"{self.id}: field {field.column.name!r} is None, and is not declared to be")

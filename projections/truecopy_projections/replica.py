@@ -1,0 +1,122 @@
+"""The replica port: the database that holds a service's projected rows, their digests and its own position.
+
+What every adapter promises:
+- `apply` is one transaction for all the partitions that it is given: rows, keys, digests, waiting records, checkpoints and
+  position commit together or not at all. A partition whose fence is lost, or that is not where the plan says it was, is
+  dropped from it, and the rest commits.
+- Storing is the identity: rows read back equal to what was put, value by value, for every type of column.
+- A snapshot sees one state of everything, whatever is applied meanwhile.
+- What was applied survives the death of the process. (After the death of the machine the newest transactions may be gone,
+  rows and position together.)
+
+What it does not do: decide, retry, or read the log.
+"""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from truecopy_bus.leases import Fence
+
+from truecopy_projections.projection import Projection
+from truecopy_projections.state import (
+    Checkpoint,
+    KeyState,
+    Known,
+    PartitionPlan,
+    PartitionState,
+    StoredRow,
+    Waiting,
+    Wanted,
+)
+
+__all__ = ["FORMAT", "JournalEntry", "Replica", "Snapshot"]
+
+FORMAT = 1
+"""Number of the layout of a replica's own tables. A replica with a newer one is refused by name."""
+
+JournalEntry = Mapping[str, Any]
+
+
+class Snapshot(Protocol):
+    """One consistent state of a replica. Every method reads as of the moment at which it was opened."""
+
+    async def states(self, projection: str) -> dict[int, PartitionState]:
+        """By partition; empty when the replica holds no such projection (`name@version`)."""
+        ...
+
+    def rows(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
+        """All rows in batches, as (source key, partition, row), in no order."""
+        ...
+
+    def keys(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
+        """All source keys in batches, as (key, partition, state), in no order."""
+        ...
+
+    async def get(self, projection: Projection[Any], key: str) -> tuple[KeyState | None, Sequence[StoredRow]]:
+        """A source key and its rows."""
+        ...
+
+    async def checkpoints(self, projection: str) -> Sequence[Checkpoint]:
+        """The kept checkpoints, by partition and then offset."""
+        ...
+
+    async def waiting(self, projection: str) -> Sequence[Waiting]:
+        """All of the quarantine, by partition and then offset."""
+        ...
+
+    async def journal(self, kind: str) -> Sequence[JournalEntry]:
+        """Entries of one kind, oldest first."""
+        ...
+
+
+class Replica(Protocol):
+    """See the module's text for the guarantees. All methods raise DatabaseUnavailableError when the database is away."""
+
+    @property
+    def name(self) -> str:
+        """For messages, without credentials."""
+        ...
+
+    async def install(self, projection: Projection[Any], *, partitions: int, incarnation: str) -> None:
+        """Make the projection's tables, view, lease rows and partition states that are missing; change nothing that is there.
+
+        Raises NewerFormatError, ProjectionError (declared otherwise under the same number before).
+        """
+        ...
+
+    async def renew(
+        self, projection: Projection[Any], holder: str, held: Collection[Fence], *, lease_s: float, seize: bool = False
+    ) -> Mapping[int, Fence]:
+        """One heartbeat of a worker, see leases.renew. With `seize` it takes all partitions, whoever holds them."""
+        ...
+
+    async def leave(self, projection: Projection[Any], holder: str, held: Collection[Fence]) -> None:
+        """Give the partitions back at once."""
+        ...
+
+    async def load(self, projection: Projection[Any], wanted: Wanted) -> Known:
+        """What is known of the wanted keys and rows."""
+        ...
+
+    async def apply(
+        self,
+        projection: Projection[Any],
+        plans: Sequence[PartitionPlan],
+        *,
+        durable: bool = True,
+        journal: Sequence[tuple[str, JournalEntry]] = (),
+    ) -> frozenset[int]:
+        """Apply, and append `journal` entries (kind, entry). Returns the partitions that were committed.
+
+        Raises DataRefusedError (nothing was written): ask `culprits` which keys are to blame.
+        """
+        ...
+
+    async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
+        """The source keys whose rows the database refuses, each with its reason. Writes nothing."""
+        ...
+
+    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,173 @@
+"""The values between log, plan and replica: what a replica knows, what a plan changes, what waits, what was compared."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+from truecopy_bus.fold import UNKNOWN, Head
+from truecopy_bus.leases import Fence
+from truecopy_bus.record import Headers
+
+from truecopy_projections.digest import EMPTY
+from truecopy_projections.projection import Address
+
+__all__ = [
+    "NEW_KEY",
+    "Checkpoint",
+    "KeyState",
+    "Known",
+    "MarkVerdict",
+    "PartitionPlan",
+    "PartitionState",
+    "Reason",
+    "StoredRow",
+    "Waiting",
+    "Wanted",
+]
+
+
+class Reason(Enum):
+    """Why a record waits. The first six park its key; BEHIND waits for its key; FOREIGN concerns no key."""
+
+    GAP = "a version is missing before it"
+    CONFLICT = "the latest version again, with other content"
+    SCHEMA = "its schema id is not in the registry"
+    UNDECODABLE = "its bytes do not fit its schema"
+    REJECTED = "the reducer raised, or returned a row that can't be stored"
+    REFUSED = "the database refused its row"
+    ROTTEN = "the stored row it changes differs from its own hash"
+    BEHIND = "its key is parked"
+    FOREIGN = "not a change event: null key or value, or no frame"
+
+
+class KeyState(NamedTuple):
+    """A source key in a replica: its head (all that was delivered), the version applied to rows, and why it is parked.
+
+    `applied` is the head's version unless the key is parked.
+    """
+
+    head: Head
+    applied: int
+    parked: Reason | None
+
+
+NEW_KEY = KeyState(UNKNOWN, 0, None)
+
+
+class StoredRow(NamedTuple):
+    """A row as stored: its canonical values, and the hash they had when they were written."""
+
+    values: tuple[Any, ...]
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A record in quarantine, whole. `version` is None where it could not be read; `key` is None for a foreign one."""
+
+    partition: int
+    offset: int
+    key: str | None
+    version: int | None
+    reason: Reason
+    detail: str
+    record_key: bytes | None
+    record_value: bytes | None
+    headers: Headers
+    timestamp_ms: int
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        return len(self.record_key or b"") + len(self.record_value or b"")
+
+
+class MarkVerdict(Enum):
+    """What a mark says of the replica that reads it."""
+
+    EQUAL = "same count, same input digest"
+    DIVERGED = "same count and another digest, or something delivered is missing"
+    PARKED = "what is missing waits in quarantine"
+    LATE = "the replica is ahead of it: not judged"
+    SUPERSEDED = "from a relay that lost its lease: not judged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """The replica's figures at a mark, beside the owner's. Digests are integers modulo 2^256."""
+
+    partition: int
+    offset: int
+    epoch: int
+    number: int
+    count: int
+    mark_count: int
+    input_digest: int
+    mark_digest: int
+    row_digest: int
+    verdict: MarkVerdict
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionState:
+    """How far a projection's replica is in one partition, and its digests there.
+
+    `position` is the next offset, `count` the distinct events delivered, `uncounted` how many waiting records could not be
+    counted, `duplicates` and `foreign` totals since the beginning, `relay_epoch` the highest seen in a mark,
+    `halted` the named state that stops the partition ("" when it flows).
+    """
+
+    partition: int
+    incarnation: str
+    position: int = 0
+    count: int = 0
+    input_digest: int = 0
+    rows: bytes = EMPTY
+    row_digest: int = 0
+    relay_epoch: int = 0
+    parked: int = 0
+    uncounted: int = 0
+    waiting_bytes: int = 0
+    duplicates: int = 0
+    foreign: int = 0
+    halted: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a plan needs to know first: states of keys, single rows, and all rows of some keys."""
+
+    keys: frozenset[str] = frozenset()
+    rows: frozenset[Address] = frozenset()
+    whole: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """The answer to Wanted. Keys and rows that do not exist are absent. `waiting` holds what waits for parked wanted keys."""
+
+    keys: Mapping[str, KeyState] = field(default_factory=dict)
+    rows: Mapping[Address, StoredRow] = field(default_factory=dict)
+    waiting: Mapping[str, Sequence[Waiting]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionPlan:
+    """All that one batch changes in one partition, applied whole or not at all.
+
+    `was` is the state it was planned on: a replica that is elsewhere refuses it. `freed` are offsets of waiting records that
+    wait no more. `applied` counts the events whose effect it holds.
+    """
+
+    fence: Fence
+    was: PartitionState
+    state: PartitionState
+    keys: Mapping[str, KeyState] = field(default_factory=dict)
+    puts: Mapping[Address, StoredRow] = field(default_factory=dict)
+    drops: frozenset[Address] = frozenset()
+    waits: Sequence[Waiting] = ()
+    freed: frozenset[int] = frozenset()
+    checkpoints: Sequence[Checkpoint] = ()
+    applied: int = 0

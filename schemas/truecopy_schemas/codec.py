@@ -1,0 +1,137 @@
+"""Avro bodies of events: encoding with every guard at publish, decoding fast and without trust.
+
+At publish an event is validated once more by its own class, because a list in it may have been
+changed since, or the object made without validation; fastavro then meets only values whose types
+and bounds are known, and `strict=True` refuses a missing or a further field.
+
+Decoding believes the schema and nothing else. Whatever fastavro raises on damaged bytes becomes
+UndecodableError, bytes left over are damage too, and schemas whose damaged bodies could keep a
+reader busy without end are refused before the first body.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from io import BytesIO
+from typing import Any, Generic, TypeVar
+
+import fastavro
+from fastavro.schema import SchemaParseException
+from fastavro.types import AvroMessage
+from pydantic import ValidationError
+
+from truecopy_schemas.avro_schema import AvroSchema, avro_schema, canonical, full_name
+from truecopy_schemas.conversions import plain, typed
+from truecopy_schemas.defaults import default_from_json
+from truecopy_schemas.errors import InvalidEventError, InvalidSchemaError, OversizeEventError, UndecodableError
+from truecopy_schemas.event import Event
+from truecopy_schemas.limits import EVENT_BODY_BYTES_MAX, LONG_MAX, TX_BYTES_MAX
+from truecopy_schemas.varint import leading_long
+
+__all__ = ["Decoder", "encode", "read_version"]
+
+_E = TypeVar("_E", bound=Event)
+
+
+def encode(event: Event, *, version: int, tx: str | None = None) -> bytes:
+    """The Avro body of an event, without a frame.
+
+    version counts the key's events from 1; tx names the transaction that it belongs to, if any.
+    Raises InvalidEventError when a value breaks its declaration, OversizeEventError (one of those)
+    above EVENT_BODY_BYTES_MAX, InvalidSchemaError for an event of an abstract class.
+    """
+    cls = type(event)
+    schema = _writing(cls)
+    name = cls.__event_name__
+    if type(version) is not int or not 1 <= version <= LONG_MAX:
+        raise InvalidEventError(event_name=name, problem=f"version {version!r} is not in 1 .. 2**63 - 1")
+    if tx is not None and not 1 <= len(tx.encode(errors="replace")) <= TX_BYTES_MAX:
+        raise InvalidEventError(event_name=name, problem=f"tx {tx!r:.80} has not 1 to {TX_BYTES_MAX} bytes")
+    body = BytesIO()
+    try:
+        values = plain(cls.model_validate(event))
+        fastavro.schemaless_writer(body, schema, {"_version": version, "_tx": tx, **values}, strict=True)
+    except ValidationError as fault:
+        raise InvalidEventError(event_name=name, problem=_told(fault)) from fault
+    except (ValueError, TypeError, ArithmeticError) as fault:
+        raise InvalidEventError(event_name=name, problem=str(fault)) from fault
+    if body.tell() > EVENT_BODY_BYTES_MAX:
+        raise OversizeEventError(event_name=name, seen_bytes=body.tell(), limit_bytes=EVENT_BODY_BYTES_MAX)
+    return body.getvalue()
+
+
+def read_version(body: bytes) -> int:
+    """The version in a body, read without its schema.
+
+    Raises UndecodableError when there is no number, or one below 1.
+    """
+    return _positive(leading_long(body))
+
+
+class Decoder(Generic[_E]):
+    """Decodes the bodies of one writer's schema, as events of one class if that is given.
+
+    A class whose schema differs reads through Avro's schema resolution: fields it does not know
+    are dropped, fields that the writer did not know take their defaults.
+
+    Raises InvalidSchemaError when the schema can't be parsed, is not of the class's event, or has
+    an array of items without bytes or a type that contains itself.
+    """
+
+    def __init__(self, schema: AvroSchema, event_class: type[_E] | None = None) -> None:
+        self.schema, self.event_class = schema, event_class
+        _refuse_endless(schema)
+        self._writer = _parsed(schema)
+        self._reader: Any = None
+        self._copies = False
+        if event_class is None:
+            return
+        own = avro_schema(event_class)
+        if full_name(own) != full_name(schema):
+            problem = f"a schema of {full_name(schema)} was given to decode {full_name(own)}"
+            raise InvalidSchemaError(where=event_class.__name__, problem=problem, remedy="choose its own class")
+        if canonical(own) != canonical(schema):
+            self._reader = _parsed(own)
+            _state_defaults(self._reader)
+
+    def decode(self, body: bytes) -> tuple[int, str | None, dict[str, Any]]:
+        """Version, transaction id and fields of a body; enums as their symbols, records as dicts.
+
+        Raises UndecodableError when the body is not what the schema says, to the last byte.
+        """
+        source = BytesIO(body)
+        try:
+            values: Any = fastavro.schemaless_reader(source, self._writer, self._reader)
+            version, tx = values.pop("_version"), values.pop("_tx")
+        except Exception as fault:  # the decoder's own faults have no common class
+            raise UndecodableError(f"{type(fault).__name__}: {fault!s:.200}") from fault
+        if source.tell() != len(body):
+            raise UndecodableError(f"{len(body) - source.tell()} bytes are left over of {len(body)}")
+        if version < 1:
+            raise UndecodableError(f"version {version} is below 1")
+        if self._reader is not None:
+            values = _copied(values)
+        return version, tx, values
+
+    def event(self, values: dict[str, Any]) -> _E:
+        """The event that decode returned the fields of. It takes the dict over."""
+        if self.event_class is None:
+            raise TypeError("this decoder was made without an event class")
+        return typed(self.event_class, values)
+
+    def decode_event(self, body: bytes) -> _E:
+        """The event in a body, not validated again. Raises UndecodableError like decode."""
+        return self.event(self.decode(body)[2])
+
+
+@cache
+def _writing(cls: type[Event]) -> Any:
+    return _parsed(avro_schema(cls))
+
+
+def _parsed(schema: AvroSchema) -> Any:
+    try:
+        return fastavro.parse_schema(schema)
+    except (SchemaParseException, ValueError, KeyError, TypeError) as fault:
+        remedy = "register a schema that Avro can parse"
+        raise InvalidSchemaError(where=str(schema.get("name")), problem=str(fault), remedy=remedy) from fault
