@@ -6,12 +6,15 @@ __all__ = [
     "DataRefusedError",
     "DatabaseUnavailableError",
     "IncarnationError",
+    "InvalidTokenError",
     "LeaseLostError",
     "LogUnavailableError",
+    "NoTransactionError",
     "OversizeRecordError",
     "PositionLostError",
     "TopicMismatchError",
     "TopicMissingError",
+    "TwoLibrariesError",
     "UnavailableError",
     "VersionConflictError",
 ]
@@ -47,6 +50,25 @@ class DataRefusedError(TruecopyError):
     def __init__(self, *, database: str, seen: str) -> None:
         super().__init__(f"database {database} refused the data: {seen}; change the value or the constraint")
         self.database, self.seen = database, seen
+
+
+class NoTransactionError(TruecopyError):
+    """A borrowed connection has no transaction open: what is written would not be committed with the caller's own."""
+
+    def __init__(self, *, database: str) -> None:
+        super().__init__(f"database {database}: the connection has no open transaction; begin one, then call again")
+        self.database = database
+
+
+class TwoLibrariesError(TruecopyError):
+    """One process opened one SQLite file through two libraries. They drop each other's locks and lose commits."""
+
+    def __init__(self, *, path: str, known: str, seen: str) -> None:
+        super().__init__(
+            f"{path}: opened through {known} in this process, now through {seen}; two SQLite libraries on one file "
+            f"lose commits: hand over a connection of {known}, or use another process"
+        )
+        self.path, self.known, self.seen = path, known, seen
 
 
 class TopicMissingError(TruecopyError):
@@ -94,6 +116,14 @@ class IncarnationError(TruecopyError):
             "rebuild what follows it, or restore the old topic"
         )
         self.topic, self.known, self.seen = topic, known, seen
+
+
+class InvalidTokenError(TruecopyError):
+    """A text that is no token of ours. Pass on what a publish returned, unchanged."""
+
+    def __init__(self, *, seen: str) -> None:
+        super().__init__(f"{seen!r:.80} is no token; pass on what a publish returned, unchanged")
+        self.seen = seen
 
 
 class OversizeRecordError(TruecopyError):

@@ -5,6 +5,7 @@ __all__ = [
     "APPEND_TIMEOUT_S",
     "BACKOFF_FIRST_S",
     "BACKOFF_LAST_S",
+    "CHUNK_BYTES_MAX",
     "CLAIM_ATTEMPTS_MAX",
     "CONNECT_TIMEOUT_S",
     "LEASE_S",
@@ -12,12 +13,18 @@ __all__ = [
     "MARK_EVENTS_MAX",
     "MARK_IDLE_S",
     "MARK_WRITING_S",
+    "POOL_CONNECTIONS_MAX",
     "PUBLISH_EVENTS_MAX",
     "READ_BYTES_MAX",
     "READ_RECORDS_MAX",
     "READ_WAIT_S",
     "RECORD_BYTES_MAX",
+    "REFUSED_RETRY_S",
+    "RELAY_BYTES_MAX",
+    "RELAY_CHECK_S",
+    "RELAY_POLL_S",
     "RELAY_ROWS_MAX",
+    "SNAPSHOTS_MAX",
     "STATEMENT_TIMEOUT_S",
 ]
 
@@ -39,6 +46,10 @@ CONNECT_TIMEOUT_S = 10.0
 """Seconds for a connection to a broker or a database."""
 STATEMENT_TIMEOUT_S = 60.0
 """Seconds for one statement, and for SQLite's wait on a lock."""
+SNAPSHOTS_MAX = 4
+"""Read connections to one SQLite file that a process holds open: each is a thread."""
+POOL_CONNECTIONS_MAX = 8
+"""Connections to one PostgreSQL database that a process holds; its default limit for all is 100."""
 BACKOFF_FIRST_S = 0.05
 """Seconds before the first retry of something that is away; doubles each time."""
 BACKOFF_LAST_S = 5.0
@@ -47,6 +58,14 @@ LEASE_S = 3.0
 """Seconds after which a silent holder of a partition has lost it. Renewed at each third of it."""
 RELAY_ROWS_MAX = 5_000
 """Outbox rows that one pass of a relay takes."""
+RELAY_BYTES_MAX = 32 * 1024 * 1024
+"""Bytes of bodies that one pass of a relay holds in memory (soft: one row more may come)."""
+RELAY_POLL_S = 0.02
+"""Seconds between looks of an idle relay at what other processes have published."""
+RELAY_CHECK_S = 1.0
+"""Seconds between looks of a relay for new entities, and at the life of each topic that it fills."""
+REFUSED_RETRY_S = 10.0
+"""Seconds until a relay offers a refused schema again: the registry's rules may have been changed meanwhile."""
 PUBLISH_EVENTS_MAX = 50_000
 """Events in one call of publish_many: one transaction's memory."""
 MARK_WRITING_S = 1.0
@@ -57,3 +76,5 @@ MARK_EVENTS_MAX = 20_000
 """Events between marks of a partition at the most."""
 CLAIM_ATTEMPTS_MAX = 20
 """Tries to claim a schema id while others claim too."""
+CHUNK_BYTES_MAX = 32 * 1024
+"""Bytes after which the embedded log begins another row: what a read of few records fetches in vain at the most."""

@@ -81,7 +81,7 @@ def encode(value: Any) -> bytes:
         letter, content = b"x", value
     else:
         raise RowRejectedError(f"a stored value of type {kind.__name__} has no canonical form")
-    return letter + len(content).to_bytes(4) + content
+    return b"%c%b%b" % (letter, len(content).to_bytes(4), content)
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:
@@ -92,9 +92,7 @@ def _without_none(annotation: Any) -> tuple[Any, bool]:
     return annotation, False
 
 
-def _ways(
-    name: str, kind: Any, precision: int, scale: int
-) -> tuple[Callable[[Any], Any], Callable[[Any], Any] | None, Kind]:
+def _ways(name: str, kind: Any, precision: int, scale: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any] | None, Kind]:
     def wrong(value: object, wanted: str) -> RowRejectedError:
         return RowRejectedError(f"field {name!r}: seen {value!r:.80}, expected {wanted}; change the reducer")
 
@@ -165,8 +163,7 @@ def _ways(
     if kind is Decimal:
         if not precision:
             raise ProjectionError(
-                f"field {name!r}: a Decimal needs its digits, as in "
-                "Annotated[Decimal, Field(max_digits=12, decimal_places=2)]"
+                f"field {name!r}: a Decimal needs its digits, as in Annotated[Decimal, Field(max_digits=12, decimal_places=2)]"
             )
         return decimal, None, Kind.DECIMAL
     if kind in plain:

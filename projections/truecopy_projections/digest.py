@@ -62,6 +62,4 @@ def differing(one: bytes, other: bytes) -> frozenset[int]:
     if one == other:
         return frozenset()
     width = _HASH_BYTES
-    return frozenset(
-        b for b in range(BUCKETS) if one[b * width : (b + 1) * width] != other[b * width : (b + 1) * width]
-    )
+    return frozenset(b for b in range(BUCKETS) if one[b * width : (b + 1) * width] != other[b * width : (b + 1) * width])

@@ -5,6 +5,7 @@ __all__ = [
     "CHECKPOINTS_KEPT",
     "INCARNATION_CHECK_S",
     "KEYS_PARKED_MAX",
+    "PARKED_RETRY_S",
     "READ_AT_LEAST_S",
     "READ_POLL_S",
     "REPAIR_ROWS_MAX",
@@ -27,6 +28,8 @@ INCARNATION_CHECK_S = 1.0
 """Seconds after which a worker asks the log again whether the topic is still the one that it knows."""
 WATCHDOG_S = 10.0
 """Seconds without progress, though the log has more, after which a worker opens its reader anew."""
+PARKED_RETRY_S = 30.0
+"""Seconds between tries of parked keys: what parks them may be mended from outside while the worker runs."""
 READ_AT_LEAST_S = 5.0
 """Seconds that a read waits for the replica to reach a token."""
 READ_POLL_S = 0.01

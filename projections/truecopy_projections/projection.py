@@ -17,7 +17,7 @@ from truecopy_bus.sql import Column, Kind, Shape
 from truecopy_schemas import Event
 
 from truecopy_projections.columns import Field, field_of
-from truecopy_projections.errors import ProjectionError, RowRejectedError
+from truecopy_projections.errors import ProjectionError
 
 __all__ = ["EVERY_ROW", "Address", "Change", "Projection", "Reducer", "SubKey"]
 
@@ -59,9 +59,7 @@ class Projection(Generic[R]):
     Raises ProjectionError when a field has no column, or `key` names none.
     """
 
-    def __init__(
-        self, name: str, *, entity: str, row: type[R], key: str | tuple[str, ...] = (), version: int = 1
-    ) -> None:
+    def __init__(self, name: str, *, entity: str, row: type[R], key: str | tuple[str, ...] = (), version: int = 1) -> None:
         if not name.isidentifier() or name.startswith("_") or version < 1:
             raise ProjectionError(f"projection {name!r}@{version}: use an identifier and a number from 1 on")
         if not is_dataclass(row):
@@ -72,9 +70,7 @@ class Projection(Generic[R]):
         self.fields: tuple[Field, ...] = tuple(field_of(f.name, hints[f.name]) for f in fields(row))
         names = [f.column.name for f in self.fields]
         for wrong in [*(k for k in self.key if k not in names), *(n for n in names if n in _RESERVED)]:
-            raise ProjectionError(
-                f"projection {name!r}: {wrong!r} is not a field of {row.__name__} that can be used so"
-            )
+            raise ProjectionError(f"projection {name!r}: {wrong!r} is not a field of {row.__name__} that can be used so")
         self.handlers: dict[str, Handler] = {}
         self._values = attrgetter(*names) if len(names) > 1 else lambda row: (getattr(row, names[0]),)
         self._key_at = tuple(names.index(k) for k in self.key)
@@ -117,9 +113,7 @@ class Projection(Generic[R]):
                 raise ProjectionError(f"{self.id}: on() needs the event types that {reduce.__name__} reduces")
             for event in events:
                 if event.__entity__ != self.entity:
-                    raise ProjectionError(
-                        f"{self.id}: {event.__name__} is of {event.__entity__!r}, not {self.entity!r}"
-                    )
+                    raise ProjectionError(f"{self.id}: {event.__name__} is of {event.__entity__!r}, not {self.entity!r}")
                 if self.key and touches is None and not event.__deletes__:
                     raise ProjectionError(f"{self.id}: with several rows per key, {event.__name__} needs touches=")
                 if event.__event_name__ in self.handlers:
@@ -145,10 +139,11 @@ class Projection(Generic[R]):
     def stored(self, row: R) -> tuple[Any, ...]:
         """A row's canonical values, in the order of its fields. Raises RowRejectedError for one that has no column."""
         values = self._values(row)
-        return tuple(
-            field.store(value) if value is not None else self._none(field)
-            for field, value in zip(self.fields, values, strict=True)
-        )
+        if None in values:
+            return tuple(
+                None if v is None and f.column.nullable else f.store(v) for f, v in zip(self.fields, values, strict=True)
+            )
+        return tuple(f.store(v) for f, v in zip(self.fields, values, strict=True))
 
     def sub_key(self, values: tuple[Any, ...]) -> SubKey:
         """The values of the `key` fields among a row's canonical values."""
@@ -170,11 +165,6 @@ class Projection(Generic[R]):
             "entity": self.entity,
             "key": list(self.key),
             "columns": [
-                [f.column.name, f.column.kind.name, f.column.nullable, f.column.precision, f.column.scale]
-                for f in self.fields
+                [f.column.name, f.column.kind.name, f.column.nullable, f.column.precision, f.column.scale] for f in self.fields
             ],
         }
-
-    def _none(self, field: Field) -> None:
-        if not field.column.nullable:
-            raise RowRejectedError(f"{self.id}: field {field.column.name!r} is None, and is not declared to be")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 import types
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -78,6 +79,8 @@ def avro_schema(event_class: type[Event]) -> AvroSchema:
             problem="the class is abstract, it names no entity",
             remedy=f'declare it as class {event_class.__name__}(Event, entity="<domain>.<entity>")',
         )
+    if not event_class.__pydantic_complete__:
+        event_class.model_rebuild()
     namespace, _, name = event_class.__event_name__.rpartition(".")
     mapping = _Mapping(namespace=namespace)
     record = mapping.record(event_class, name)
@@ -246,21 +249,19 @@ def _decimal(metadata: list[Any], where: str) -> AvroSchema:
         raise InvalidSchemaError(
             where=where,
             problem=f"a Decimal of {digits} digits with {scale} places",
-            remedy="write Annotated[Decimal, Field(max_digits=10, decimal_places=2)], "
-            f"at most {DECIMAL_DIGITS_MAX} digits",
+            remedy=f"write Annotated[Decimal, Field(max_digits=10, decimal_places=2)], at most {DECIMAL_DIGITS_MAX} digits",
         )
     return {"type": "bytes", "logicalType": "decimal", "precision": digits, "scale": scale}
 
 
-def _constraint(metadata: list[Any], name: str) -> int | None:
+def _constraint(metadata: Iterable[Any], name: str) -> int | None:
     for item in metadata:
-        value = getattr(item, name, None)
+        value: Any = getattr(item, name, None)
         if isinstance(value, int):
             return value
-        if nested := getattr(item, "metadata", None):
-            value = _constraint(nested, name)
-            if value is not None:
-                return value
+        nested = _constraint(getattr(item, "metadata", ()), name)
+        if nested is not None:
+            return nested
     return None
 
 

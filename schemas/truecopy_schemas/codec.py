@@ -11,18 +11,19 @@ reader busy without end are refused before the first body.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from io import BytesIO
 from typing import Any, Generic, TypeVar
 
 import fastavro
 from fastavro.schema import SchemaParseException
-from fastavro.types import AvroMessage
 from pydantic import ValidationError
 
 from truecopy_schemas.avro_schema import AvroSchema, avro_schema, canonical, full_name
-from truecopy_schemas.conversions import plain, typed
+from truecopy_schemas.conversions import builder, plain
 from truecopy_schemas.defaults import default_from_json
+from truecopy_schemas.endless import refuse_endless
 from truecopy_schemas.errors import InvalidEventError, InvalidSchemaError, OversizeEventError, UndecodableError
 from truecopy_schemas.event import Event
 from truecopy_schemas.limits import EVENT_BODY_BYTES_MAX, LONG_MAX, TX_BYTES_MAX
@@ -65,7 +66,10 @@ def read_version(body: bytes) -> int:
 
     Raises UndecodableError when there is no number, or one below 1.
     """
-    return _positive(leading_long(body))
+    version = leading_long(body)
+    if version < 1:
+        raise UndecodableError(f"version {version} is below 1")
+    return version
 
 
 class Decoder(Generic[_E]):
@@ -80,10 +84,11 @@ class Decoder(Generic[_E]):
 
     def __init__(self, schema: AvroSchema, event_class: type[_E] | None = None) -> None:
         self.schema, self.event_class = schema, event_class
-        _refuse_endless(schema)
         self._writer = _parsed(schema)
+        refuse_endless(self._writer, where=full_name(schema))
         self._reader: Any = None
-        self._copies = False
+        self._shares_defaults = False
+        self._build: Callable[[dict[str, Any]], _E] | None = None if event_class is None else builder(event_class)
         if event_class is None:
             return
         own = avro_schema(event_class)
@@ -92,7 +97,7 @@ class Decoder(Generic[_E]):
             raise InvalidSchemaError(where=event_class.__name__, problem=problem, remedy="choose its own class")
         if canonical(own) != canonical(schema):
             self._reader = _parsed(own)
-            _state_defaults(self._reader)
+            self._shares_defaults = _state_defaults(self._reader)
 
     def decode(self, body: bytes) -> tuple[int, str | None, dict[str, Any]]:
         """Version, transaction id and fields of a body; enums as their symbols, records as dicts.
@@ -109,15 +114,15 @@ class Decoder(Generic[_E]):
             raise UndecodableError(f"{len(body) - source.tell()} bytes are left over of {len(body)}")
         if version < 1:
             raise UndecodableError(f"version {version} is below 1")
-        if self._reader is not None:
+        if self._shares_defaults:
             values = _copied(values)
         return version, tx, values
 
     def event(self, values: dict[str, Any]) -> _E:
         """The event that decode returned the fields of. It takes the dict over."""
-        if self.event_class is None:
+        if self._build is None:
             raise TypeError("this decoder was made without an event class")
-        return typed(self.event_class, values)
+        return self._build(values)
 
     def decode_event(self, body: bytes) -> _E:
         """The event in a body, not validated again. Raises UndecodableError like decode."""
@@ -135,3 +140,29 @@ def _parsed(schema: AvroSchema) -> Any:
     except (SchemaParseException, ValueError, KeyError, TypeError) as fault:
         remedy = "register a schema that Avro can parse"
         raise InvalidSchemaError(where=str(schema.get("name")), problem=str(fault), remedy=remedy) from fault
+
+
+def _state_defaults(node: Any) -> bool:
+    """Replaces the JSON defaults in a parsed schema by values. Whether any of them can be changed."""
+    if isinstance(node, list):
+        return any([_state_defaults(item) for item in node])
+    if not isinstance(node, dict):
+        return False
+    changeable = any([_state_defaults(node[key]) for key in ("fields", "type", "items", "values") if key in node])
+    if "default" in node and "name" in node and node["type"] != "enum":
+        node["default"] = default_from_json(node["type"], node["default"])
+        return changeable or isinstance(node["default"], list | dict)
+    return changeable
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return value
+
+
+def _told(fault: ValidationError) -> str:
+    told = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in fault.errors(include_url=False))
+    return "; ".join(told)[:1_000]

