@@ -96,11 +96,12 @@ async def prepare(tx: Connection, scope: str, partitions: int) -> None:
 
 
 async def renew(
-    tx: Connection, scope: str, me: str, held: Collection[Fence], *, lease_s: float
+    tx: Connection, scope: str, me: str, held: Collection[Fence], *, lease_s: float, seize: bool = False
 ) -> dict[int, Fence]:
     """One heartbeat of `me`: renew, give back, take. Returns what it holds now, by partition.
 
-    A fence of `held` that another has taken is not in the answer. Run it durably, in a transaction of its own, every third
+    A fence of `held` that another has taken is not in the answer. With `seize` it takes all partitions under new fences,
+    whoever holds them: for an operator's act that must be alone. Run it durably, in a transaction of its own, every third
     of `lease_s` (seconds).
     """
     now = tx.dialect.now_ms
@@ -112,18 +113,15 @@ async def renew(
         me,
     )
     await tx.fetch(f"DELETE FROM truecopy_members WHERE scope = $1 AND until_ms < {now}", scope)
-    members = [
-        str(row[0]) for row in await tx.fetch("SELECT holder FROM truecopy_members WHERE scope = $1", scope)
-    ]
+    members = [str(row[0]) for row in await tx.fetch("SELECT holder FROM truecopy_members WHERE scope = $1", scope)]
     leases = await _read(tx, scope)
-    share = fair_share(leases, members, me)
+    everything = frozenset(lease.fence.partition for lease in leases)
+    share = Share(everything, frozenset()) if seize else fair_share(leases, members, me)
     kept: dict[int, Fence] = {}
     for lease in leases:
         fence = lease.fence
         if fence.partition in share.take:
-            fence = Fence(
-                partition=fence.partition, epoch=fence.epoch + 1, claim=secrets.token_bytes(_CLAIM_BYTES)
-            )
+            fence = Fence(partition=fence.partition, epoch=fence.epoch + 1, claim=secrets.token_bytes(_CLAIM_BYTES))
         elif fence not in held:
             continue
         gives = fence.partition in share.give
@@ -161,16 +159,10 @@ async def leave(tx: Connection, scope: str, me: str, held: Collection[Fence]) ->
 
 async def _read(tx: Connection, scope: str, only: Collection[int] | None = None) -> list[Lease]:
     """Lease rows in partition order, which is the one order in which they are locked."""
-    wanted = (
-        ""
-        if only is None
-        else f"AND part IN ({', '.join(str(p) for p in sorted(only))}) "
-        if only
-        else "AND 1 = 0 "
-    )
+    wanted = "" if only is None else f"AND part IN ({', '.join(str(p) for p in sorted(only))}) " if only else "AND 1 = 0 "
     rows = await tx.fetch(
         f"SELECT part, epoch, claim, holder, CASE WHEN until_ms > {tx.dialect.now_ms} THEN 1 ELSE 0 END "
-        f"FROM truecopy_leases WHERE scope = $1 {wanted}ORDER BY part{tx.dialect.for_update}",
+        f"FROM truecopy_leases WHERE scope = $1 {wanted}ORDER BY part {tx.dialect.for_update}",
         scope,
     )
     return [

@@ -76,5 +76,5 @@ MARK_EVENTS_MAX = 20_000
 """Events between marks of a partition at the most."""
 CLAIM_ATTEMPTS_MAX = 20
 """Tries to claim a schema id while others claim too."""
-CHUNK_BYTES_MAX = 32 * 1024
+CHUNK_BYTES_MAX = 128 * 1024
 """Bytes after which the embedded log begins another row: what a read of few records fetches in vain at the most."""

@@ -5,7 +5,7 @@ and only then record ledger and figures in one transaction under the fences. A c
 loses one, and readers tell the second copy by its version. A mark is appended only after the record that it states, so
 that it never tells of more than lies on the log; its number is taken before, so that none is used twice.
 
-A relay that was frozen past its lease may append once more: duplicates and a mark of a lower epoch. It records nothing.
+A relay that was frozen past its lease may append once more: duplicates, and a mark of a lower epoch. It records nothing.
 
 What is away is waited for; what is wrong with one entity or one event type halts that one, is said once with its remedy,
 and is looked at again. Everything else raises.
@@ -16,14 +16,8 @@ import logging
 import random
 import secrets
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 from contextlib import suppress
-from itertools import islice
-
-import orjson
-from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, encode
-from truecopy_schemas.errors import IncompatibleSchemaError, InvalidSchemaError, TruecopyError
-from truecopy_schemas.framing import frame
 
 from truecopy_bus import leases, outbox
 from truecopy_bus.errors import (
@@ -34,35 +28,31 @@ from truecopy_bus.errors import (
     UnavailableError,
 )
 from truecopy_bus.fold import DIGEST_ALGORITHM
-from truecopy_bus.leases import Fence
 from truecopy_bus.limits import (
-    APPEND_RECORDS_MAX,
     BACKOFF_FIRST_S,
     BACKOFF_LAST_S,
     LEASE_S,
     MARK_EVENTS_MAX,
     MARK_IDLE_S,
     MARK_WRITING_S,
-    REFUSED_RETRY_S,
     RELAY_CHECK_S,
     RELAY_POLL_S,
-    RELAY_ROWS_MAX,
 )
 from truecopy_bus.log import Log
-from truecopy_bus.outbox import Filled, scope_of
+from truecopy_bus.outbox import scope_of
 from truecopy_bus.points import reached
 from truecopy_bus.record import Outgoing, TopicSpec
 from truecopy_bus.registry import Registry
-from truecopy_bus.relay_plan import OutboxRow, RelayPlan, plan
-from truecopy_bus.relay_status import HeldPartition, RelayedEntity, RelayStatus
+from truecopy_bus.relay_pass import append, decide
+from truecopy_bus.relay_schemas import SchemaClaims
+from truecopy_bus.relay_status import HeldPartition, PartitionStatus, RelayedEntity, RelayStatus
 from truecopy_bus.store import EventStore
-from truecopy_bus.store_tables import SCHEMAS
+from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, encode
 
 __all__ = ["Relay"]
 
 _log = logging.getLogger("truecopy.relay")
 _HALTING = (IncarnationError, OversizeRecordError, TopicMismatchError, TopicMissingError)
-_REFUSING = (IncompatibleSchemaError, InvalidSchemaError)
 
 
 class Relay:
@@ -89,9 +79,8 @@ class Relay:
         self._holder = holder or f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._namespace, self._lease_s = namespace, lease_s
         self._mark_events, self._mark_writing_s, self._mark_idle_s = mark_events, mark_writing_s, mark_idle_s
+        self._claims = SchemaClaims(self._database, registry)
         self._entities: dict[str, RelayedEntity] = {}
-        self._schema_ids: dict[bytes, int] = {}
-        self._refused: dict[bytes, tuple[str, float]] = {}
         self._sent = 0
         self._away: str | None = None
         self._check_at = self._renew_at = 0.0
@@ -125,39 +114,37 @@ class Relay:
         return self._sent - before
 
     async def step(self) -> int:
-        """One pass over everything that is due. Returns 0 when another pass would find nothing to do by itself."""
+        """One pass over everything that is due. Returns 0 when another pass at once would find nothing to do.
+
+        Raises UnavailableError; the next call looks at everything anew.
+        """
         async with self._turn:
-            if _now() >= self._check_at:
-                await self._check()
-                self._check_at = _now() + RELAY_CHECK_S
-            if _now() >= self._renew_at:
-                await self._renew()
-                self._renew_at = _now() + self._lease_s / 3
-            moved = 0
-            for entity, parts in (await self._unsent()).items():
-                try:
-                    moved += await self._relay(entity, parts)
-                except _HALTING as error:
-                    self._halt(entity, error)
-                except UnavailableError:
-                    self._check_at = 0.0
-                    raise
-            for entity in self._flowing():
-                await self._mark(entity, [part for part, held in entity.held.items() if self._is_due(held)])
-            return moved
+            try:
+                if _now() >= self._check_at:
+                    await self._check()
+                if _now() >= self._renew_at:
+                    await self._renew()
+                busy = await self._busy()
+                return sum([await self._advance(entity, busy.get(entity.name, [])) for entity in self._flowing()])
+            except UnavailableError:
+                self._check_at = 0.0
+                raise
 
     async def mark(self) -> None:
-        """Mark every partition that is held, now."""
+        """Mark every partition that is held, now. Raises UnavailableError."""
         async with self._turn:
             for entity in self._flowing():
-                await self._mark(entity, entity.held)
+                await self._mark(entity, list(entity.held))
 
     async def leave(self) -> None:
         """Give the partitions back, so that another relay need not wait for the leases to run out."""
-        async with self._turn, self._database.transaction() as tx:
-            for name, entity in sorted(self._entities.items()):
-                await leases.leave(tx, scope_of(name), self._holder, _fences(entity.held.values()))
-                entity.held.clear()
+        async with self._turn:
+            async with self._database.transaction() as tx:
+                for name, entity in sorted(self._entities.items()):
+                    fences = [held.fence for held in entity.held.values()]
+                    await leases.leave(tx, scope_of(name), self._holder, fences)
+            for entity in self._entities.values():
+                entity.held = {}
             self._renew_at = 0.0
 
     def status(self) -> RelayStatus:
@@ -167,7 +154,7 @@ class Relay:
             sent=self._sent,
             away=self._away,
             entities={name: entity.status() for name, entity in sorted(self._entities.items())},
-            refused={fingerprint.hex(): reason for fingerprint, (reason, _) in sorted(self._refused.items())},
+            refused={fingerprint.hex(): reason for fingerprint, reason in sorted(self._claims.refused.items())},
         )
 
     async def _check(self) -> None:
@@ -182,65 +169,165 @@ class Relay:
             entity = self._entities[name]
             try:
                 await self._check_topic(entity)
+                entity.halted = None
             except _HALTING as error:
-                self._halt(entity, error)
-            else:
-                self._resume(entity)
+                _halt(entity, error)
+        self._check_at = _now() + RELAY_CHECK_S
 
     async def _check_topic(self, entity: RelayedEntity) -> None:
-        """Raises one of _HALTING unless the topic is the one that we have filled so far."""
+        """Raises one of _HALTING unless the topic is the one that was filled so far."""
         async with self._database.snapshot() as read:
             known = {was.incarnation for was in (await outbox.filled(read, entity.name)).values()}
         if known:
-            state = await self._log.describe(entity.topic)  # a topic that we filled once is never made again
+            state = await self._log.describe(entity.topic)  # what was filled once is never made anew
         else:
             state = await self._log.create(TopicSpec(name=entity.topic, partitions=entity.partitions))
         if state.partitions != entity.partitions or state.incarnation is None:
-            seen = f"{state.partitions} partitions, incarnation {state.incarnation}"
+            seen = f"{state.partitions} partitions and incarnation {state.incarnation}"
             raise TopicMismatchError(topic=entity.topic, seen=seen, expected=f"{entity.partitions} and a genesis")
-        if other := known - {state.incarnation}:
-            raise IncarnationError(topic=entity.topic, known=min(other), seen=state.incarnation)
+        if others := known - {state.incarnation}:
+            raise IncarnationError(topic=entity.topic, known=min(others), seen=state.incarnation)
         entity.incarnation = state.incarnation
 
     async def _renew(self) -> None:
-        taken = False
+        renewed = {}
         async with self._database.transaction() as tx:
             for name, entity in sorted(self._entities.items()):
-                held = _fences(entity.held.values())
-                now_held = await leases.renew(tx, scope_of(name), self._holder, held, lease_s=self._lease_s)
-                was, entity.held = entity.held, {}
-                for part, fence in now_held.items():
-                    same = part in was and was[part].fence == fence
-                    entity.held[part] = was[part] if same else HeldPartition(fence=fence, marked_at=_now())
-                    taken = taken or not same
+                fences = [held.fence for held in entity.held.values()]
+                renewed[name] = await leases.renew(tx, scope_of(name), self._holder, fences, lease_s=self._lease_s)
+        taken = False
+        for name, fenced in renewed.items():
+            was, held = self._entities[name].held, {}
+            for part, fence in fenced.items():
+                if part in was and was[part].fence == fence:
+                    held[part] = was[part]
+                    continue
+                taken = True
+                held[part] = HeldPartition(fence=fence, marked_at=_now(), status=PartitionStatus(epoch=fence.epoch))
+            self._entities[name].held = held
         if taken:
             await self._check()
+        self._renew_at = _now() + self._lease_s / 3
 
-    async def _unsent(self) -> dict[RelayedEntity, list[int]]:
-        flowing = {entity.name: entity for entity in self._flowing()}
-        async with self._database.snapshot() as read:
-            found = await outbox.unsent(read, [(name, part) for name in flowing for part in flowing[name].held])
+    def _flowing(self) -> list[RelayedEntity]:
+        return [entity for _, entity in sorted(self._entities.items()) if entity.halted is None]
+
+    async def _busy(self) -> dict[str, list[int]]:
+        """Partitions that are held and have anything in the outbox."""
+        held = [(entity.name, part) for entity in self._flowing() for part in entity.held]
         busy: dict[str, list[int]] = {}
-        for name, part in found:
-            busy.setdefault(name, []).append(part)
-        for name, entity in flowing.items():
-            for part in entity.held.keys() - set(busy.get(name, ())):
-                entity.held[part].after, entity.held[part].plan = 0, entity.held[part].plan.without_rows()
-        return {flowing[name]: parts for name, parts in busy.items()}
-
-    async def _relay(self, entity: RelayedEntity, parts: Sequence[int]) -> int:
-        """One pass over these partitions of an entity. Returns how much it moved; 0: nothing can be sent now."""
-        assert entity.incarnation is not None  # noqa: S101
-        fences = {part: entity.held[part].fence for part in parts}
-        rows_max = max(1, RELAY_ROWS_MAX // len(parts))
         async with self._database.snapshot() as read:
-            before = await outbox.filled(read, entity.name)
-            pages = {
-                part: await outbox.page(
-                    read, entity.name, part, after=entity.held[part].after, rows_max=rows_max
-                )
-                for part in parts
-            }
-            known = await outbox.ledger(read, entity.name, {row.key for page in pages.values() for row in page})
-        before = {part: before.get(part, Filled(entity.incarnation, 0, 0, 0)) for part in parts}
-        return 0
+            for name, part in await outbox.unsent(read, held):
+                busy.setdefault(name, []).append(part)
+        return busy
+
+    async def _advance(self, entity: RelayedEntity, parts: Collection[int]) -> int:
+        try:
+            moved = await self._relay(entity, parts) if parts else 0
+            due = [part for part, held in entity.held.items() if self._mark_is_due(held)]
+            if due:
+                await self._mark(entity, due)
+        except _HALTING as error:
+            _halt(entity, error)
+            return 0
+        if entity.stated is not None and (moved or due):
+            _log.info("%s flows again", entity.topic)
+            entity.stated = None
+        return moved
+
+    async def _relay(self, entity: RelayedEntity, parts: Collection[int]) -> int:
+        """One pass over partitions of an entity. Returns 0 when nothing of it can be sent now."""
+        held = {part: entity.held[part] for part in parts}
+        after = {part: each.after for part, each in held.items()}
+        decided = await decide(self._database, self._claims, entity.name, entity.incarnation, after)
+        await append(self._log, entity.topic, decided.plans, self._claims.ids)
+        self._sent += sum(len(each.send) for each in decided.plans.values())
+        await reached("relay.appended", self._sent)
+        moved = 0
+        fences = {part: each.fence for part, each in held.items()}
+        async with self._database.transaction() as tx:
+            recorded = await outbox.record(tx, entity.name, fences, decided.plans, decided.before)
+        await reached("relay.recorded", self._sent)
+        for part, planned in decided.plans.items():
+            if part not in recorded:
+                _drop(entity, part)
+                continue
+            held[part].settle(planned, decided.after[part])
+            moved += len(planned.send) + len(planned.known) + (decided.after[part] > 0)
+        return moved
+
+    def _mark_is_due(self, held: HeldPartition) -> bool:
+        age_s = _now() - held.marked_at
+        if held.unmarked >= self._mark_events or age_s >= self._mark_idle_s:
+            return True
+        return held.unmarked > 0 and age_s >= self._mark_writing_s
+
+    async def _mark(self, entity: RelayedEntity, parts: Collection[int]) -> None:
+        """State the partitions' figures. The number is taken in the database before the mark is appended."""
+        fences = [entity.held[part].fence for part in parts]
+        async with self._database.transaction() as tx:
+            marked = await outbox.reserve_marks(tx, entity.name, fences, entity.incarnation)
+            [(at_ms,)] = await tx.fetch(f"SELECT {tx.dialect.now_ms}")
+        for part in parts:
+            if part not in marked:
+                _drop(entity, part)
+                continue
+            held, figures = entity.held[part], marked[part]
+            mark = Mark(
+                incarnation=figures.incarnation,
+                epoch=held.fence.epoch,
+                number=figures.marks,
+                count=figures.count,
+                digest=figures.digest.to_bytes(32),
+                digest_algorithm=DIGEST_ALGORITHM,
+                at_ms=at_ms,
+            )
+            stated = Outgoing(CONTROL_KEY, encode(mark), at_ms, ((CONTROL_HEADER, MARK),))
+            await self._log.append(entity.topic, part, [stated])
+            held.marked_at, held.unmarked = _now(), 0
+            await reached("relay.marked", figures.marks)
+
+    def _idle_s(self) -> float:
+        # Rows that can't be sent are looked at again and again; many of them are looked at less often.
+        staying = sum(held.staying for entity in self._entities.values() for held in entity.held.values())
+        return min(RELAY_CHECK_S, RELAY_POLL_S * (1 + staying // 100))
+
+    def _say_away(self, error: UnavailableError) -> None:
+        if self._away is None:
+            _log.warning("%s; events wait in the outbox", error)
+        self._away = str(error)
+
+    def _say_back(self) -> None:
+        if self._away is not None:
+            _log.info("back after: %s", self._away)
+        self._away = None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _backoff_s(attempt: int) -> float:
+    # Full jitter between half and all of it, so that relays do not come back in step.
+    return min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2.0 ** min(attempt, 20)) * random.uniform(0.5, 1.0)
+
+
+def _halt(entity: RelayedEntity, error: Exception) -> None:
+    entity.halted = str(error)
+    if entity.stated != entity.halted:
+        _log.error("%s is halted, its events wait in the outbox: %s", entity.topic, error)
+    entity.stated = entity.halted
+
+
+def _drop(entity: RelayedEntity, part: int) -> None:
+    _log.info("%s[%d] was taken by another relay", entity.topic, part)
+    entity.held.pop(part, None)
+
+
+async def _first_of(*events: asyncio.Event, timeout_s: float) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

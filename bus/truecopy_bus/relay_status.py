@@ -1,4 +1,4 @@
-"""What a relay holds and what it says about it, as plain values."""
+"""What a relay holds, and what it says about it: plain values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,14 +12,15 @@ __all__ = ["EntityStatus", "HeldPartition", "PartitionStatus", "RelayStatus", "R
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionStatus:
-    """A partition that this relay holds. Rows of the last page that stay in the outbox, by why; at_ms of the oldest."""
+    """A partition that this relay holds, after its last pass: events put on the log in all (`count`, None before the first
+    pass), rows that stay in the outbox, by why, and when the oldest of them was committed (ms since 1970)."""
 
     epoch: int
-    count: int
-    waiting: int
-    refused: int
-    conflicts: int
-    oldest_waiting_at_ms: int | None
+    count: int | None = None
+    waiting: int = 0
+    refused: int = 0
+    conflicts: int = 0
+    oldest_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class EntityStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayStatus:
-    """A relay at one moment. `refused` maps the fingerprint (hex) of each schema that the registry refused to its reason."""
+    """A relay at one moment. `away` is what it waits for, if anything; `refused` maps fingerprints (hex) to reasons."""
 
     holder: str
     sent: int
@@ -46,31 +47,35 @@ class RelayStatus:
 
 @dataclass(slots=True, kw_only=True)
 class HeldPartition:
-    """A partition under our fence. Times are the event loop's, in seconds.
+    """A partition under our fence. `marked_at` is the event loop's time in seconds.
 
-    `after` is where the next page starts: 0, unless a whole page had little to send and the rows behind it must not starve.
+    `after` is where the next page starts: at 0, unless a whole page had little to send and the rows behind it must not
+    starve. `unmarked` counts events since the last mark; it begins at 1 because nobody knows what the last holder left.
     """
 
     fence: Fence
     marked_at: float
+    status: PartitionStatus
     after: int = 0
     unmarked: int = 1
-    plan: RelayPlan = field(default_factory=lambda: RelayPlan(count=0, digest=0))
 
     @property
-    def stuck(self) -> int:
-        """Rows of the last page that stayed."""
-        return len(self.plan.waiting) + len(self.plan.refused) + len(self.plan.conflicts)
+    def staying(self) -> int:
+        """Rows of the last page that could not be sent."""
+        return self.status.waiting + self.status.refused + self.status.conflicts
 
-    def status(self) -> PartitionStatus:
-        staying = (*self.plan.waiting, *self.plan.refused, *self.plan.conflicts)
-        return PartitionStatus(
+    def settle(self, planned: RelayPlan, after: int) -> None:
+        """Take note of a pass that was recorded."""
+        stay = (*planned.waiting, *planned.refused, *planned.conflicts)
+        self.after = after
+        self.unmarked += len(planned.send)
+        self.status = PartitionStatus(
             epoch=self.fence.epoch,
-            count=self.plan.count,
-            waiting=len(self.plan.waiting),
-            refused=len(self.plan.refused),
-            conflicts=len(self.plan.conflicts),
-            oldest_waiting_at_ms=min((row.at_ms for row in staying), default=None),
+            count=planned.count,
+            waiting=len(planned.waiting),
+            refused=len(planned.refused),
+            conflicts=len(planned.conflicts),
+            oldest_at_ms=min((row.at_ms for row in stay), default=None),
         )
 
 
@@ -81,16 +86,17 @@ class RelayedEntity:
     name: str
     topic: str
     partitions: int
-    incarnation: Incarnation | None = None
+    incarnation: Incarnation = ""
     halted: str | None = None
     stated: str | None = None
     held: dict[int, HeldPartition] = field(default_factory=dict)
 
     def status(self) -> EntityStatus:
+        """As plain data."""
         return EntityStatus(
             topic=self.topic,
             partitions=self.partitions,
-            incarnation=self.incarnation,
+            incarnation=self.incarnation or None,
             halted=self.halted,
-            held={part: one.status() for part, one in sorted(self.held.items())},
+            held={part: held.status for part, held in sorted(self.held.items())},
         )

@@ -23,7 +23,7 @@ from truecopy_schemas.event import Event
 
 from truecopy_bus.partitioner import partition_of
 from truecopy_bus.publish import Change, Declared, Prepared, demands, numbered, prepare, versioned
-from truecopy_bus.sql import borrowed
+from truecopy_bus.sql.borrowed import borrowed
 from truecopy_bus.sql.port import Connection, Database, Row
 from truecopy_bus.store_tables import ENTITIES, EVENTS, SCHEMAS, STORE_SHAPES, next_ids, store_statements, take_versions
 from truecopy_bus.token import Token
@@ -82,6 +82,7 @@ class EventStore:
         self.committed = asyncio.Event()
         self._entities: dict[str, int] = {}
         self._fingerprints: set[bytes] = set()
+        self._met_new = False
 
     async def open(self) -> None:
         """Create the tables that are missing. Call it before anything else; again, it changes nothing."""
@@ -91,6 +92,7 @@ class EventStore:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """A transaction for business writes and events: commits at the end, rolls back when the block raises."""
+        await self._learn()
         async with self.database.transaction() as connection:
             yield Transaction(self, connection)
         self.committed.set()
@@ -110,11 +112,10 @@ class EventStore:
         prepared = prepare(changes, tx)
         if not prepared:
             return []
+        await self._learn()
         async with self.database.transaction() as connection:
             tokens = await self._write(connection, prepared, tx, alone=True)
         self.committed.set()
-        if any(one.declared.fingerprint not in self._fingerprints for one in prepared):
-            await self.entities()
         return tokens
 
     async def version(self, entity: str, key: str) -> int:
@@ -142,7 +143,13 @@ class EventStore:
             fingerprints = await connection.fetch("SELECT fingerprint FROM truecopy_schemas")
         self._entities = {entity: partitions for entity, partitions in entities}
         self._fingerprints = {row[0] for row in fingerprints}
+        self._met_new = False
         return dict(self._entities)
+
+    async def _learn(self) -> None:
+        # Before the next transaction and not after a commit, which a fault here would make look like a failure.
+        if self._met_new:
+            await self.entities()
 
     async def _write(
         self, connection: Connection, prepared: Sequence[Prepared], tx: str | None, *, alone: bool = False
@@ -173,6 +180,7 @@ class EventStore:
         entities = sorted({one.entity for one in declared})
         known = {entity: self._entities[entity] for entity in entities if entity in self._entities}
         if asked := [(entity,) for entity in entities if entity not in known]:
+            self._met_new = True
             known.update(await connection.pick(ENTITIES, ("entity",), asked))
             if missing := [entity for (entity,) in asked if entity not in known]:
                 for entity in missing:
@@ -185,6 +193,7 @@ class EventStore:
                 known.update(await connection.pick(ENTITIES, ("entity",), [(entity,) for entity in missing]))
         unknown = {one.fingerprint: one for one in declared if one.fingerprint not in self._fingerprints}
         if unknown:
+            self._met_new = True
             there = await connection.pick(SCHEMAS, ("fingerprint",), [(each,) for each in unknown])
             for fingerprint, _, _ in there:
                 del unknown[fingerprint]

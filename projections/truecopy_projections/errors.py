@@ -2,7 +2,14 @@
 
 from truecopy_schemas.errors import TruecopyError
 
-__all__ = ["NotReachedError", "ProjectionError", "RepairRefusedError", "RowRejectedError", "UnknownProjectionError"]
+__all__ = [
+    "NotEqualError",
+    "NotReachedError",
+    "ProjectionError",
+    "RepairRefusedError",
+    "RowRejectedError",
+    "UnknownProjectionError",
+]
 
 
 class ProjectionError(TruecopyError):
@@ -30,3 +37,7 @@ class NotReachedError(TruecopyError):
 
 class RepairRefusedError(TruecopyError):
     """A repair that would change too much, or has no truth to repair from. Nothing was changed."""
+
+
+class NotEqualError(TruecopyError):
+    """A certificate was asked for what is not proven equal. Check, repair, and ask again."""

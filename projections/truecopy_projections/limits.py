@@ -3,12 +3,16 @@
 __all__ = [
     "BUCKETS",
     "CHECKPOINTS_KEPT",
+    "CHECK_POLL_S",
+    "CHECK_WAIT_S",
     "INCARNATION_CHECK_S",
     "KEYS_PARKED_MAX",
     "PARKED_RETRY_S",
     "READ_AT_LEAST_S",
     "READ_POLL_S",
+    "REPAIR_LEASE_S",
     "REPAIR_ROWS_MAX",
+    "REPLAY_STALL_S",
     "SCAN_ROWS",
     "WAITING_BYTES_MAX",
     "WATCHDOG_S",
@@ -34,5 +38,13 @@ READ_AT_LEAST_S = 5.0
 """Seconds that a read waits for the replica to reach a token."""
 READ_POLL_S = 0.01
 """Seconds between looks at a replica by a waiting read."""
+CHECK_WAIT_S = 5.0
+"""Seconds that a check waits for the replica, and for the owner's mark, to reach where the log stood when it began."""
+CHECK_POLL_S = 0.1
+"""Seconds between looks at a replica by a waiting check."""
+REPAIR_LEASE_S = 300.0
+"""Seconds for which a repair holds all partitions while it folds the log. It gives them back at its end."""
+REPLAY_STALL_S = 10.0
+"""Seconds without a record after which a fold of the log is given up."""
 REPAIR_ROWS_MAX = 10_000
 """Rows that one repair changes at most without being told to: above this, rebuild."""

@@ -207,7 +207,7 @@ class _Mapping:
                 raise InvalidSchemaError(where=where, problem=problem, remedy="rename one of them")
             return f"{self.namespace}.{name}"
         if issubclass(cls, Record):
-            if not cls.model_fields or getattr(cls, "__entity__", ""):
+            if not cls.model_fields or hasattr(cls, "__entity__"):
                 problem = f"{name} has no fields or is an event itself"
                 raise InvalidSchemaError(where=where, problem=problem, remedy="nest a Record with fields")
             return self.record(cls, name)

@@ -79,11 +79,11 @@ def judge(subject: str, new: AvroSchema, earlier: Sequence[AvroSchema], mode: Co
 
 
 def _clashes(new: AvroSchema, old: AvroSchema, mode: Compatibility) -> Iterator[_Clash]:
+    parsed_new, parsed_old = _parsed(new), _parsed(old)
     for attribute in _OWN_ATTRIBUTES:
         if new.get(attribute) != old.get(attribute):
             reason = f"{attribute} changed from {old.get(attribute)!r} to {new.get(attribute)!r}"
             yield _Clash(path="", reason=reason, remedy=_NEW_NAME)
-    parsed_new, parsed_old = _parsed(new), _parsed(old)
     direction = mode.value.removesuffix("_TRANSITIVE")
     if direction in ("BACKWARD", "FULL"):
         yield from _judged(_Pair(reader=parsed_new, writer=parsed_old, path="", reader_is_new=True))

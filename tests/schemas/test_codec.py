@@ -305,7 +305,7 @@ BAD_VERSIONS = [
     pytest.param(b"\x80", id="an end within the number"),
     pytest.param(b"\x00", id="zero"),
     pytest.param(b"\x01", id="negative"),
-    pytest.param(b"\xff" * 9 + b"\x02", id="65 bits"),
+    pytest.param(b"\xfe" + b"\xff" * 8 + b"\x02", id="65 bits"),
     pytest.param(b"\xff" * 10 + b"\x01", id="eleven bytes"),
 ]
 

@@ -28,6 +28,7 @@ class Address(Record):
 class Purchase(Event, entity="shop.customer", kind="delta"):
     items: int = 1
     few: Annotated[int, Field(ge=0, le=9)] = 0
+    wide: Annotated[int, Field(ge=-(2**70), le=2**70)] = 0
     amount: Annotated[Decimal, Field(max_digits=6, decimal_places=2)] = Decimal(1)
     fee: Decimal | None = Field(default=None, max_digits=6, decimal_places=2)
     rate: float = 0.0
@@ -53,6 +54,8 @@ REFUSED = [
     pytest.param({"counts": [2**63]}, id="an integer above 64 bits in a list"),
     pytest.param({"few": 10}, id="an integer above its own bound"),
     pytest.param({"few": -1}, id="an integer below its own bound"),
+    pytest.param({"wide": 2**63}, id="an integer above 64 bits within its own bound"),
+    pytest.param({"wide": -(2**63) - 1}, id="an integer below 64 bits within its own bound"),
     pytest.param({"itmes": 1}, id="a misspelt field"),
     pytest.param({"address": {"street": "x", "stret": "y"}}, id="a misspelt field of a nested record"),
     pytest.param({"amount": Decimal("1.005")}, id="a decimal with too many places"),

@@ -173,13 +173,13 @@ def _place(connection: apsw.Connection, name: str, topic: str, partition: int, p
         raise TopicMismatchError(topic=topic, seen=f"{seen} partitions", expected=f"partition {partition}")
     place, first, octets = row
     at = first
+    row_values: list[int | bytes] = []
     for count, columns in packed:
         body = framed(at, count, columns)
-        connection.execute(
-            "INSERT INTO chunk(partition, first, next, octets_before, body) VALUES(?, ?, ?, ?, ?)",
-            (place, at, at + count, octets, body),
-        )
+        row_values += (place, at, at + count, octets, body)
         at, octets = at + count, octets + len(body)
+    marks = ", ".join(["(?, ?, ?, ?, ?)"] * len(packed))
+    connection.execute(f"INSERT INTO chunk(partition, first, next, octets_before, body) VALUES {marks}", row_values)
     connection.execute("UPDATE partition SET next = ?, octets = ? WHERE id = ?", (at, octets, place))
     return Appended(first, at - first)
 

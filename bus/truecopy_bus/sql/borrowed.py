@@ -40,7 +40,9 @@ def borrowed(connection: object) -> Connection:
     if isinstance(connection, apsw.Connection):
         return _sqlite(connection, connection.db_filename("main") or ":memory:", "apsw")
     if isinstance(connection, sqlite3.Connection):
-        files = {name: path for _, name, path in connection.execute("PRAGMA database_list")}
+        cursor = connection.cursor()
+        cursor.row_factory = None
+        files = {name: path for _, name, path in cursor.execute("PRAGMA database_list")}
         return _sqlite(connection, files["main"] or ":memory:", "sqlite3")
     # Who hands over a connection of asyncpg has imported it; the extra is not needed to ask.
     asyncpg = sys.modules.get("asyncpg")
@@ -63,8 +65,7 @@ def _sqlite(connection: Any, path: str, library: str) -> Connection:
 def _postgres(connection: Any) -> Connection:
     from truecopy_bus.sql.postgres import PostgresConnection
 
-    host, port = connection.get_addr() if hasattr(connection, "get_addr") else ("", "")
-    name = f"postgresql://{host}:{port}"
+    name = "postgresql (borrowed)"
     if not connection.is_in_transaction():
         raise NoTransactionError(database=name)
     return PostgresConnection(connection, name=name, timeout_s=STATEMENT_TIMEOUT_S)

@@ -7,7 +7,8 @@ what was refused ran inside `savepoint`.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
 from itertools import count
 from operator import itemgetter
 from typing import Any
@@ -95,7 +96,7 @@ class PostgresConnection:
 
     async def fetch(self, sql: str, *args: Any) -> list[Row]:
         with answering(self._name):
-            return [tuple(row) for row in await self._connection.fetch(sql, *args, timeout=self._timeout_s)]
+            return _rows(await self._connection.fetch(sql, *args, timeout=self._timeout_s))
 
     async def put(self, shape: Shape, rows: Sequence[Row]) -> None:
         if not rows:
@@ -104,20 +105,19 @@ class PostgresConnection:
         with answering(self._name, _BAD_ROW):
             ordered = sorted(rows, key=itemgetter(*(names.index(name) for name in shape.key)))
             if len(rows) <= _ARRAYS_ROWS_MAX:
-                await self._execute(put_statement(shape), *_columns(ordered))
+                await self.execute(put_statement(shape), *_columns(ordered))
                 return
             staging = f"truecopy_put_{next(_staging_numbers)}"
-            await self._execute(staging_statement(shape, staging))
+            await self.execute(staging_statement(shape, staging))
             await self._connection.copy_records_to_table(staging, records=ordered, columns=names, timeout=self._timeout_s)
-            await self._execute(merge_statement(shape, staging))
+            await self.execute(merge_statement(shape, staging))
 
     async def pick(self, shape: Shape, by: Sequence[str], keys: Sequence[Row]) -> list[Row]:
         return await self.fetch(pick_statement(shape, tuple(by)), *_columns(keys)) if keys else []
 
     async def drop(self, shape: Shape, by: Sequence[str], keys: Sequence[Row]) -> None:
         if keys:
-            with answering(self._name):
-                await self._execute(drop_statement(shape, tuple(by)), *_columns(keys))
+            await self.execute(drop_statement(shape, tuple(by)), *_columns(keys))
 
     async def stream(self, sql: str, *args: Any, rows_max: int) -> AsyncIterator[list[Row]]:
         with answering(self._name):
@@ -127,16 +127,33 @@ class PostgresConnection:
                 rows = await cursor.fetch(rows_max, timeout=self._timeout_s)
             if not rows:
                 return
-            yield [tuple(row) for row in rows]
+            yield _rows(rows)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         async with _transaction(self._connection, self._name):
             yield
 
-    async def _execute(self, sql: str, *args: Any) -> None:
+    async def execute(self, sql: str, *args: Any) -> None:
+        """Run what yields no rows; without arguments, any number of statements."""
         # Without arguments this is one message, and leaves no prepared statement of a passing table behind.
-        await self._connection.execute(sql, *args, timeout=self._timeout_s)
+        with answering(self._name):
+            await self._connection.execute(sql, *args, timeout=self._timeout_s)
+
+
+def _rows(records: Sequence[Any]) -> list[Row]:
+    # asyncpg stores the first and the last datetime as infinities, and reads those back without their time zone.
+    rows = [tuple(record) for record in records]
+    for index in range(len(rows[0]) if rows else 0):
+        first = next((row[index] for row in rows if row[index] is not None), None)
+        if type(first) is datetime:
+            rows = [
+                (*row[:index], row[index].replace(tzinfo=UTC), *row[index + 1 :])
+                if row[index] is not None and row[index].tzinfo is None
+                else row
+                for row in rows
+            ]
+    return rows
 
 
 def _columns(rows: Sequence[Row]) -> list[tuple[Any, ...]]:
@@ -154,7 +171,7 @@ async def _transaction(connection: Any, name: str, **options: Any) -> AsyncItera
     except BaseException:
         # A lost connection can't roll back; the server does so by itself, and the block's error tells more.
         if not connection.is_closed():
-            with answering(name):
+            with suppress(DatabaseUnavailableError), answering(name):
                 await transaction.rollback()
         raise
     with answering(name):
@@ -180,10 +197,10 @@ class PostgresDatabase:
 
     async def install(self, shapes: Sequence[Shape], statements: Sequence[str] = ()) -> None:
         """See Database. Each of `statements` must bear being run again."""
-        async with self.transaction() as connection:
+        async with self._within() as connection:
             await connection.fetch("SELECT pg_advisory_xact_lock($1)", _INSTALL_LOCK)
             for sql in (*(sql for shape in shapes for sql in create_statements(shape)), *statements):
-                await connection.fetch(sql)
+                await connection.execute(sql)
 
     @asynccontextmanager
     async def transaction(self, *, durable: bool = True) -> AsyncIterator[Connection]:
@@ -230,7 +247,7 @@ class PostgresDatabase:
             async with _transaction(connection, self._name, **options):
                 yield PostgresConnection(connection, name=self._name, timeout_s=self._timeout_s)
         finally:
-            with answering(self._name):
+            with suppress(DatabaseUnavailableError), answering(self._name):
                 await pool.release(connection, timeout=self._timeout_s)
 
 

@@ -17,7 +17,6 @@ from itertools import count, islice
 from typing import Any, Protocol, TypeVar
 
 import apsw
-
 from truecopy_schemas.errors import TruecopyError
 
 from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError, NoTransactionError
@@ -169,6 +168,8 @@ class SqliteConnection:
 
     def _cursor(self, connection: Any, sql: str, values: Sequence[Any]) -> Any:
         cursor = connection.cursor()
+        if not isinstance(cursor, apsw.Cursor):
+            cursor.row_factory = None  # the lender's own may make anything of a row
         self._cursors.add(cursor)
         cursor.execute(sql, values)
         return cursor

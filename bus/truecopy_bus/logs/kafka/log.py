@@ -22,12 +22,15 @@ TOPIC_SETTINGS = {
     "cleanup.policy": "delete",
     "compression.type": "producer",
     "max.message.bytes": str(REQUEST_BYTES_MAX),
+    "message.timestamp.after.max.ms": str(2**63 - 1),
+    "message.timestamp.before.max.ms": str(2**63 - 1),
     "message.timestamp.type": "CreateTime",
     "retention.bytes": "-1",
     "retention.ms": "-1",
     "unclean.leader.election.enable": "false",
 }
-"""What a topic of ours is created with, defaults included: a broker's own may be others."""
+"""What a topic of ours is created with, defaults included: a broker's own may be others. An owner's clock that is
+wrong by an hour stops nothing (Kafka's default refuses such records): timestamps are for people."""
 SCAN_RECORDS_MAX = 2 * MARK_EVENTS_MAX
 """Records that are searched for a mark once offset 0 is gone. A mark comes every MARK_EVENTS_MAX events."""
 
@@ -35,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class KafkaLog:
-    """The log port on Apache Kafka. Connects at the first need; for one event loop.
+    """The log port on Apache Kafka 3.6 or later. Connects at the first need; for one event loop.
 
     Beyond the port: `delete` and `trim`, for operators and tests.
     """

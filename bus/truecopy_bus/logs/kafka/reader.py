@@ -1,9 +1,10 @@
 """Reading one topic: the caller says where it is, this keeps a consumer at that place and mistrusts it.
 
 The consumer is only believed while it moves as told. Positions are compared with the partitions' bounds when partitions
-are assigned, when a position jumps, and every second: Kafka's fetch would wait in silence beyond the end, and a topic
-that was deleted and made again would be read on at the old offset. After any fault the consumer is closed, and the next
-read makes a new one from the caller's positions. The incarnation is the caller's to check, whenever a read has failed.
+are assigned, when a position jumps, and every second: Kafka's fetch would wait in silence beyond the end. The topic's
+first record is compared as often: a topic that was deleted and made again would be read on at the old offset. After any
+fault the consumer is closed, and the next read makes a new one from the caller's positions. The incarnation is the
+caller's to check, whenever a read has failed.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ class KafkaReader:
         self._consumer: Consumer | None = None
         self._next: dict[int, int] = {}  # where the consumer is, as the caller saw it
         self._ends: dict[int, int] = {}
+        self._genesis: bytes | None = None
         self._verified_at = 0.0
         self._stalled_s: dict[int, float] = {}
 
@@ -43,7 +45,7 @@ class KafkaReader:
             return await self._read(positions, records_max, wait_s)
         except OutOfRangeError:
             await self.close()
-            self._check(positions, await self._bounds(positions))
+            self._check(positions, await self._bounds(positions, await self._cluster.leaders(self._topic)))
             seen = f"{self._topic}: a position was refused, and is in range now"
             raise LogUnavailableError(log=self._settings.name, seen=seen) from None
         except BaseException:
@@ -53,7 +55,7 @@ class KafkaReader:
 
     async def close(self) -> None:
         consumer, self._consumer = self._consumer, None
-        self._next, self._ends, self._stalled_s = {}, {}, {}
+        self._next, self._ends, self._stalled_s, self._genesis = {}, {}, {}, None
         if consumer is not None:
             await consumer.close()
 
@@ -89,22 +91,31 @@ class KafkaReader:
         return self._consumer
 
     async def _verify(self, positions: Mapping[int, int]) -> None:
-        bounds = await self._bounds(positions)
+        leaders = await self._cluster.leaders(self._topic)
+        bounds = await self._bounds(positions, leaders)
         self._check(positions, bounds)
+        known, self._genesis = self._genesis, await self._first_record(leaders)
+        if known is not None and self._genesis not in (None, known):
+            raise LogUnavailableError(log=self._settings.name, seen=f"{self._topic} was deleted and made again")
         for partition, (_, end) in bounds.items():
             if end < self._ends.get(partition, 0):
-                # Still in range, but not the partition it was: truncated, or of a topic made anew.
                 seen = f"{self._topic}[{partition}] went back from offset {self._ends[partition]} to {end}"
                 raise LogUnavailableError(log=self._settings.name, seen=seen)
         self._ends = {partition: end for partition, (_, end) in bounds.items()}
         self._verified_at = time.monotonic()
 
-    async def _bounds(self, positions: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+    async def _bounds(self, positions: Mapping[int, int], leaders: Mapping[int, int]) -> dict[int, tuple[int, int]]:
         """Of those of the partitions that exist."""
-        leaders = await self._cluster.leaders(self._topic)
-        return await self._cluster.bounds(
-            self._topic, {partition: leader for partition, leader in leaders.items() if partition in positions}
-        )
+        mine = {partition: leader for partition, leader in leaders.items() if partition in positions}
+        return await self._cluster.bounds(self._topic, mine)
+
+    async def _first_record(self, leaders: Mapping[int, int]) -> bytes | None:
+        """What tells one life of a topic from the next; None once retention has deleted it."""
+        try:
+            records = await self._cluster.peek(self._topic, 0, 0, leaders[0], whole=False)
+        except OutOfRangeError:
+            return None
+        return records[0].value if records else None
 
     def _check(self, positions: Mapping[int, int], bounds: Mapping[int, tuple[int, int]]) -> None:
         for partition, position in positions.items():

@@ -7,13 +7,13 @@ aiokafka is untyped, and its defaults lose data; two of its habits are cut off h
   partition. A producer that failed once is `abandon`ed: what it holds is dropped, not sent late behind its successor.
 
 Nothing is retried here. What the broker refuses, or does not answer in time, is a LogUnavailableError.
-Private names of aiokafka are used in `_never_create`, `Producer.abandon` and `Consumer.position`; its version is pinned.
+Private names of aiokafka (with an underscore) are used here and there; therefore its version is pinned.
 """
 
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from truecopy_bus.errors import LogUnavailableError, TopicMissingError
@@ -54,6 +54,7 @@ class OutOfRangeError(Exception):
 
 
 quiet()
+_closing: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected before it ends
 
 
 @contextlib.asynccontextmanager
@@ -157,7 +158,7 @@ class Cluster:
         return offsets
 
     async def peek(self, topic: str, partition: int, offset: int, leader: int, *, whole: bool) -> list[Record]:
-        """The records of one fetch from `offset` on, a `whole` fetch or its first batch. Raises LogUnavailableError."""
+        """The records of one fetch from `offset` on, a `whole` fetch or its first batch. Raises OutOfRangeError."""
         # However few bytes are asked for, the first batch comes complete (KIP-74).
         size = PARTITION_FETCH_BYTES if whole else 1
         async with self._asking(f"reading {topic}[{partition}]") as admin:
@@ -177,8 +178,9 @@ class Cluster:
             answer = await admin.create_topics([NewTopic(topic, partitions, replication, topic_configs=dict(settings))])
             for name, code, said in (each[:3] for each in answer.topic_errors):
                 error = kafka_errors.for_code(code)
-                if error is kafka_errors.InvalidConfigurationError:
-                    raise ValueError(f"{self._settings.name} refuses the settings of topic {name!r}: {said}")
+                if error in (kafka_errors.InvalidConfigurationError, kafka_errors.PolicyViolationError):
+                    remedy = "create it by hand as the broker allows, its genesis is written into it then"
+                    raise ValueError(f"{self._settings.name} refuses the settings of topic {name!r}: {said}; {remedy}")
                 if error not in (kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError):
                     raise error(f"{name}: {said}")
 
@@ -197,9 +199,8 @@ class Cluster:
         """Delete what lies before an offset, as retention does. Returns the first stored offset."""
         async with self._asking(f"trimming {topic}[{partition}]") as admin:
             wanted = [(topic, [(partition, before_offset)])]
-            answer = await admin._send_request(
-                DeleteRecordsRequest(wanted, int(self._settings.request_timeout_s * 1000)), leader
-            )
+            timeout_ms = int(self._settings.request_timeout_s * 1000)
+            answer = await admin._send_request(DeleteRecordsRequest(wanted, timeout_ms), leader)
             _, start, code = answer.topics[0][1][0][:3]
             if code:
                 raise kafka_errors.for_code(code)(f"{topic}[{partition}]")
@@ -306,13 +307,10 @@ class Producer:
                 if future.done() and not future.cancelled():
                     future.exception()
         if sending is not None:
+            # Twice: the first time it still waits for the answer under way, which never comes once we hang up.
             sending.cancel()
-        await _closed(self._producer.client.close(), self._settings)
-        if sending is not None:
+            await _closed(self._producer.client.close(), self._settings)
             sending.cancel()
-            await asyncio.wait([sending], timeout=self._settings.connect_timeout_s)
-            if sending.done() and not sending.cancelled():
-                sending.exception()
         await _closed(self._producer.stop(), self._settings)
 
 
@@ -339,7 +337,8 @@ class Consumer:
         await _started(self._consumer.start(), self._consumer.stop, self._settings)
 
     async def close(self) -> None:
-        await _closed(self._consumer.stop(), self._settings)
+        if not await _closed(self._consumer.stop(), self._settings):
+            await _closed(self._consumer._client.close(), self._settings)
 
     def assign(self, topic: str, partitions: Iterable[int]) -> None:
         """Replace what is fetched; every partition must be sought next, before anything is awaited."""
@@ -386,11 +385,17 @@ async def _started(starting: Awaitable[None], stop: Any, settings: KafkaSettings
         raise
 
 
-async def _closed(closing: Awaitable[None], settings: KafkaSettings) -> bool:
-    """Whether it closed within its time. A broker that is away is no fault of the one who leaves."""
-    try:
-        async with asyncio.timeout(min(settings.connect_timeout_s, BACKOFF_LAST_S)):
-            await closing
-    except (TimeoutError, kafka_errors.KafkaError, OSError):
-        return False
-    return True
+async def _closed(closing: Coroutine[Any, Any, None], settings: KafkaSettings) -> bool:
+    """Whether it closed within its time. A broker that is away is no fault of the one who leaves.
+
+    In a task of its own: stopping a consumer whose fetch has just failed raises the CancelledError of an inner task,
+    which here would look as if the caller was cancelled (aiokafka 0.14, `Fetcher.close`).
+    """
+    task = asyncio.create_task(closing)
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+    limit_s = min(settings.connect_timeout_s, BACKOFF_LAST_S)
+    await asyncio.wait([task], timeout=limit_s)
+    if task.cancel():
+        await asyncio.wait([task], timeout=limit_s)
+    return task.done() and not task.cancelled() and task.exception() is None

@@ -1,0 +1,83 @@
+"""Drill-down: from buckets whose digests differ to the rows in them, and to the fields of those rows."""
+
+from collections.abc import Collection
+from typing import Any
+
+from truecopy_projections.digest import bucket_of, row_hash
+from truecopy_projections.projection import Projection, SubKey
+from truecopy_projections.reference import Reference
+from truecopy_projections.replica import Snapshot
+from truecopy_projections.state import StoredRow
+from truecopy_projections.verdicts import Difference, Kind
+
+__all__ = ["drill"]
+
+
+async def drill(
+    projection: Projection[Any],
+    snapshot: Snapshot,
+    reference: Reference | None,
+    buckets: Collection[int] | None,
+) -> list[Difference]:
+    """The differing rows in these buckets (None: in all), in the order of their keys.
+
+    Without a reference only rows that differ from their own stored hash can be named.
+    """
+    if buckets is not None and not buckets:
+        return []
+    stored: dict[str, dict[SubKey, StoredRow]] = {}
+    async for batch in snapshot.rows(projection):
+        for key, _, row in batch:
+            if buckets is None or bucket_of(key) in buckets:
+                stored.setdefault(key, {})[projection.sub_key(row.values)] = row
+    keys = set(stored)
+    if reference is not None:
+        keys |= {key for key in reference.rows if buckets is None or bucket_of(key) in buckets}
+    versions: dict[str, int] = {}
+    async for states in snapshot.keys(projection):
+        versions |= {key: state.applied for key, _, state in states if key in keys}
+    found: list[Difference] = []
+    for key in sorted(keys):
+        found += _in_key(projection, key, stored.get(key, {}), reference, versions.get(key, 0))
+    return found
+
+
+def _in_key(
+    projection: Projection[Any],
+    key: str,
+    stored: dict[SubKey, StoredRow],
+    reference: Reference | None,
+    version: int,
+) -> list[Difference]:
+    names = [field.column.name for field in projection.fields]
+    meant = reference.rows.get(key, {}) if reference else {}
+    reached = reference.applied.get(key, 0) if reference else version
+    found: list[Difference] = []
+    for sub in sorted(stored.keys() | meant.keys(), key=repr):
+        row, values = stored.get(sub), meant.get(sub)
+        fields: dict[str, tuple[Any, Any]] = {}
+        if row is not None:
+            again = row_hash(projection.id, key, row.values)
+            if values is not None:
+                # By canonical bytes, because one NaN is another NaN here.
+                pairs = zip(names, row.values, values, strict=True)
+                fields = {n: (s, e) for n, s, e in pairs if not _same(s, e)}
+            if again != row.hash and not fields:
+                fields = {"_hash": (row.hash, again)}
+        if reference is None:
+            kind = Kind.DIFFERENT
+        elif row is None:
+            kind = Kind.MISSING
+            fields = {n: (None, e) for n, e in zip(names, values or (), strict=True)}
+        elif values is None:
+            kind = Kind.GHOST
+            fields = {n: (s, None) for n, s in zip(names, row.values, strict=True)}
+        else:
+            kind = Kind.STALE if version < reached else Kind.AHEAD if version > reached else Kind.DIFFERENT
+        if fields:
+            found.append(Difference(key=key, row=sub, kind=kind, version=version, fields=fields))
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and (one == other or (one != one and other != other))

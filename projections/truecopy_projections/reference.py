@@ -1,0 +1,193 @@
+"""The independent fold: what the rows must be, by the plainest way there is.
+
+It reads the log from its beginning, one record at a time, into dicts. No batches, no columns, nothing of worker or plan: when
+its rows and a replica's are equal, two programs agree, not one with itself. It is slow on purpose and holds all rows in memory.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from truecopy_bus.errors import LogUnavailableError
+from truecopy_bus.fold import DIGEST_MODULUS, UNKNOWN, Head, Verdict, fold
+from truecopy_bus.limits import READ_RECORDS_MAX, READ_WAIT_S
+from truecopy_bus.log import Log
+from truecopy_bus.record import Record
+from truecopy_bus.registry import Registry
+from truecopy_schemas.codec import Decoder, read_version
+from truecopy_schemas.control import CONTROL_KEY
+from truecopy_schemas.errors import (
+    ForeignRecordError,
+    InvalidSchemaError,
+    UndecodableError,
+    UnknownSchemaError,
+)
+from truecopy_schemas.framing import unframe
+
+from truecopy_projections.limits import REPLAY_STALL_S
+from truecopy_projections.projection import Change, Handler, Projection, SubKey
+
+__all__ = ["Reference", "replay"]
+
+_Rows = dict[SubKey, tuple[Any, ...]]
+
+
+@dataclass(slots=True)
+class Reference:
+    """What the log yields up to some offsets: rows and heads by source key, count and input digest by partition.
+
+    `applied` is the version that a key's rows are at; lower than its head's where its next event can't be applied.
+    """
+
+    rows: dict[str, _Rows] = field(default_factory=dict)
+    heads: dict[str, Head] = field(default_factory=dict)
+    applied: dict[str, int] = field(default_factory=dict)
+    partition: dict[str, int] = field(default_factory=dict)
+    counts: dict[int, int] = field(default_factory=dict)
+    digests: dict[int, int] = field(default_factory=dict)
+    fingerprints: set[bytes] = field(default_factory=set)
+
+
+async def replay(
+    projection: Projection[Any],
+    log: Log,
+    registry: Registry,
+    *,
+    topic: str,
+    upto: Mapping[int, int],
+    stops: Mapping[str, int] | None = None,
+) -> Reference:
+    """Fold the log from offset 0 of each partition of `upto` to before the offset given there.
+
+    `stops` names keys whose rows are to stay at a version, because the replica has parked them there. Raises
+    PositionLostError when the log no longer begins at 0, LogUnavailableError when it stops giving records.
+    """
+    fold_one = _Fold(projection, stops or {})
+    at = dict.fromkeys(upto, 0)
+    reader = log.reader(topic)
+    stalls_at = time.monotonic() + REPLAY_STALL_S
+    try:
+        while left := {p: offset for p, offset in at.items() if offset < upto[p]}:
+            records = await reader.read(left, records_max=READ_RECORDS_MAX, wait_s=READ_WAIT_S)
+            if records:
+                stalls_at = time.monotonic() + REPLAY_STALL_S
+            elif time.monotonic() > stalls_at:
+                raise LogUnavailableError(log=topic, seen=f"no record for {REPLAY_STALL_S:.0f} s below offsets {dict(upto)}")
+            for record in records:
+                if record.offset < upto[record.partition]:
+                    await fold_one.learn(record, registry)
+                    fold_one.take(record)
+                at[record.partition] = record.offset + 1
+    finally:
+        await reader.close()
+    return fold_one.found
+
+
+class _Fold:
+    """The state of a replay."""
+
+    def __init__(self, projection: Projection[Any], stops: Mapping[str, int]) -> None:
+        self.projection, self.stops, self.found = projection, stops, Reference()
+        self.schemas: dict[int, tuple[bytes, Handler | None, Decoder[Any] | None, bool] | None] = {}
+        self.pending: dict[str, dict[int, tuple[int, bytes]]] = {}
+        self.stuck: set[str] = set()
+
+    async def learn(self, record: Record, registry: Registry) -> None:
+        if record.key == CONTROL_KEY or not record.value or len(record.value) < 5:
+            return
+        schema_id = int.from_bytes(record.value[1:5])
+        if schema_id in self.schemas:
+            return
+        try:
+            known = await registry.schema(schema_id)
+        except UnknownSchemaError:
+            self.schemas[schema_id] = None
+            return
+        handler = next((h for name, h in self.projection.handlers.items() if name == _full_name(known.schema)), None)
+        decoder: Decoder[Any] | None = None
+        if handler is not None:
+            try:
+                decoder = Decoder(known.schema, handler.event)
+            except InvalidSchemaError:
+                decoder = None
+        self.schemas[schema_id] = (known.fingerprint, handler, decoder, bool(known.schema.get("truecopy.deletes")))
+
+    def take(self, record: Record) -> None:
+        if record.key is None or record.value is None or record.key == CONTROL_KEY:
+            return
+        try:
+            key = record.key.decode()
+            schema_id, framed = unframe(record.value)
+            body = bytes(framed)
+            version = read_version(body)
+        except (UnicodeDecodeError, ForeignRecordError, UndecodableError):
+            return
+        self.found.partition.setdefault(key, record.partition)
+        if not self._event(record.partition, key, version, schema_id, body):
+            self.pending.setdefault(key, {}).setdefault(version, (schema_id, body))
+        while (waiting := self.pending.get(key, {}).pop(self._head(key).version + 1, None)) is not None:
+            if not self._event(record.partition, key, self._head(key).version + 1, *waiting):
+                self.pending[key][self._head(key).version + 1] = waiting
+                break
+
+    def _head(self, key: str) -> Head:
+        return self.found.heads.get(key, UNKNOWN)
+
+    def _event(self, partition: int, key: str, version: int, schema_id: int, body: bytes) -> bool:
+        """Take one event; False if it has to wait for another."""
+        schema = self.schemas[schema_id]
+        if schema is None:
+            return version <= self._head(key).version
+        verdict, head = fold(self._head(key), key, version, schema[0], body)
+        if verdict is Verdict.GAP:
+            return False
+        if verdict is Verdict.CONFLICT:
+            self.stuck.add(key)
+        if verdict is Verdict.APPLY:
+            old = int.from_bytes(self._head(key).element)
+            self.found.heads[key] = head
+            self.found.fingerprints.add(schema[0])
+            self.found.counts[partition] = self.found.counts.get(partition, 0) + 1
+            digest = self.found.digests.get(partition, 0) + int.from_bytes(head.element) - old
+            self.found.digests[partition] = digest % DIGEST_MODULUS
+            self._reduce(key, version, schema, body)
+        return True
+
+    def _reduce(
+        self, key: str, version: int, schema: tuple[bytes, Handler | None, Decoder[Any] | None, bool], body: bytes
+    ) -> None:
+        _, handler, decoder, deletes = schema
+        if key in self.stuck or version > self.stops.get(key, version):
+            self.stuck.add(key)
+            return
+        rows = dict(self.found.rows.get(key, {}))
+        try:
+            if handler is not None:
+                if decoder is None:
+                    raise UndecodableError("the projection's class can't read this writer's schema")
+                event = decoder.decode_event(body)
+                touched = self.projection.touched(handler, event, Change(key, version, ()))
+                for sub in sorted(rows) if touched is None else touched:
+                    self._one(rows, sub, handler, event, Change(key, version, sub))
+            elif deletes:
+                rows.clear()
+        except Exception:  # whatever the user's reducer raises, the key stays where it was, as it does in a replica
+            self.stuck.add(key)
+            return
+        self.found.rows[key] = rows
+        self.found.applied[key] = version
+
+    def _one(self, rows: _Rows, sub: SubKey, handler: Handler, event: Any, change: Change) -> None:
+        before = self.projection.restored(rows[sub]) if sub in rows else None
+        after = handler.reduce(before, event, change)
+        rows.pop(sub, None)
+        if after is not None:
+            values = self.projection.stored(after)
+            if self.projection.sub_key(values) != sub:
+                raise ValueError("the reducer returned another row than it was asked for")
+            rows[sub] = values
+
+
+def _full_name(schema: Mapping[str, Any]) -> str:
+    return f"{schema['namespace']}.{schema['name']}" if schema.get("namespace") else str(schema["name"])

@@ -1,0 +1,265 @@
+"""The replica in the process's memory: complete, for tests and the first ten lines. What it holds ends with it.
+
+Nothing awaits between the first look of an apply and its last change, so it is atomic for every task of the event loop. What
+a snapshot may be reading is copied before it is changed.
+"""
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from truecopy_bus.errors import DataRefusedError
+from truecopy_bus.leases import Fence
+from truecopy_bus.sql import Column, Kind
+
+from truecopy_projections.errors import ProjectionError, UnknownProjectionError
+from truecopy_projections.limits import CHECKPOINTS_KEPT, SCAN_ROWS
+from truecopy_projections.projection import Projection, SubKey
+from truecopy_projections.replica import JournalEntry, Snapshot
+from truecopy_projections.replicas.memory_leases import MemoryLeases
+from truecopy_projections.state import (
+    Checkpoint,
+    KeyState,
+    Known,
+    PartitionPlan,
+    PartitionState,
+    StoredRow,
+    Waiting,
+    Wanted,
+)
+
+__all__ = ["MemoryReplica"]
+
+_TYPES: Mapping[Kind, type] = {
+    Kind.TEXT: str,
+    Kind.INTEGER: int,
+    Kind.REAL: float,
+    Kind.BOOLEAN: bool,
+    Kind.BYTES: bytes,
+    Kind.DECIMAL: Decimal,
+    Kind.DATE: date,
+    Kind.TIMESTAMP: datetime,
+    Kind.UUID: UUID,
+    Kind.JSON: str,
+}
+_Rows = dict[SubKey, tuple[int, StoredRow]]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Contents:
+    """What is kept of one projection. `shared` once a snapshot may be reading it: then it is never changed again."""
+
+    declared: Mapping[str, Any]
+    states: dict[int, PartitionState] = field(default_factory=dict)
+    keys: dict[str, tuple[int, KeyState]] = field(default_factory=dict)
+    rows: dict[str, _Rows] = field(default_factory=dict)
+    waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
+    checkpoints: dict[int, dict[int, Checkpoint]] = field(default_factory=dict)
+    shared: bool = False
+
+    def copied(self) -> "_Contents":
+        return _Contents(
+            declared=self.declared,
+            states=dict(self.states),
+            keys=dict(self.keys),
+            rows={key: dict(rows) for key, rows in self.rows.items()},
+            waiting=dict(self.waiting),
+            checkpoints={partition: dict(kept) for partition, kept in self.checkpoints.items()},
+        )
+
+    def change(self, plan: PartitionPlan) -> None:
+        partition = plan.was.partition
+        for key, sub in plan.drops:
+            self.rows.get(key, {}).pop(sub, None)
+        for offset in plan.freed:
+            self.waiting.pop((partition, offset), None)
+        for (key, sub), row in plan.puts.items():
+            self.rows.setdefault(key, {})[sub] = partition, StoredRow(tuple(row.values), row.hash)
+        self.keys.update((key, (partition, state)) for key, state in plan.keys.items())
+        self.waiting.update(((partition, waiting.offset), waiting) for waiting in plan.waits)
+        kept = self.checkpoints.setdefault(partition, {})
+        kept.update((checkpoint.offset, checkpoint) for checkpoint in plan.checkpoints)
+        for offset in sorted(kept)[: max(0, len(kept) - CHECKPOINTS_KEPT)]:
+            del kept[offset]
+        self.states[partition] = plan.state
+
+
+class MemoryReplica:
+    """A replica without a database. See Replica. `clock` tells seconds, and only leases ask it."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._contents: dict[str, _Contents] = {}
+        self._leases: dict[str, MemoryLeases] = {}
+        self._journal: list[tuple[str, str]] = []
+
+    @property
+    def name(self) -> str:
+        return "memory"
+
+    async def install(self, projection: Projection[Any], *, partitions: int, incarnation: str) -> None:
+        contents = self._contents.setdefault(projection.id, _Contents(declared=projection.describe()))
+        _check(contents, projection)
+        self._leases.setdefault(projection.id, MemoryLeases(self._clock)).prepare(partitions)
+        contents = self._changeable(projection)
+        for partition in range(partitions):
+            contents.states.setdefault(partition, PartitionState(partition=partition, incarnation=incarnation))
+
+    async def renew(
+        self, projection: Projection[Any], holder: str, held: Collection[Fence], *, lease_s: float, seize: bool = False
+    ) -> Mapping[int, Fence]:
+        return self._leases[projection.id].renew(holder, held, lease_s=lease_s, seize=seize)
+
+    async def leave(self, projection: Projection[Any], holder: str, held: Collection[Fence]) -> None:
+        self._leases[projection.id].leave(holder, held)
+
+    async def load(self, projection: Projection[Any], wanted: Wanted) -> Known:
+        contents = self._of(projection)
+        keys = {key: contents.keys[key][1] for key in wanted.keys if key in contents.keys}
+        rows = {(key, sub): row for key in wanted.whole for sub, (_, row) in contents.rows.get(key, {}).items()}
+        for key, sub in wanted.rows:
+            if (found := contents.rows.get(key, {}).get(sub)) is not None:
+                rows[key, sub] = found[1]
+        waiting: dict[str, list[Waiting]] = {}
+        if any(state.parked is not None for state in keys.values()):
+            for _, one in sorted(contents.waiting.items()):
+                if one.key in keys and keys[one.key].parked is not None:
+                    waiting.setdefault(one.key, []).append(one)
+        return Known(keys=keys, rows=rows, waiting=waiting)
+
+    async def apply(
+        self,
+        projection: Projection[Any],
+        plans: Sequence[PartitionPlan],
+        *,
+        durable: bool = True,  # noqa: ARG002  # nothing here survives anyway
+        journal: Sequence[tuple[str, JournalEntry]] = (),
+    ) -> frozenset[int]:
+        """See Replica. The journal is written unless all of `plans` were dropped."""
+        lines = [(kind, json.dumps(entry)) for kind, entry in journal]
+        current = self._current(projection, plans) if plans else []
+        for key, reason in _refused(projection, current).items():
+            raise DataRefusedError(database=self.name, seen=f"{key!r}: {reason}")
+        if current:
+            contents = self._changeable(projection)
+            for plan in current:
+                contents.change(plan)
+        if current or not plans:
+            self._journal += lines
+        return frozenset(plan.was.partition for plan in current)
+
+    async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
+        return _refused(projection, plans)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        for contents in self._contents.values():
+            contents.shared = True
+        yield _MemorySnapshot(dict(self._contents), tuple(self._journal))
+
+    async def close(self) -> None:
+        """Nothing to close: what it holds may still be read."""
+
+    def _of(self, projection: Projection[Any]) -> _Contents:
+        if projection.id not in self._contents:
+            raise UnknownProjectionError(f"replica {self.name} holds no {projection.id}; install it first")
+        return self._contents[projection.id]
+
+    def _changeable(self, projection: Projection[Any]) -> _Contents:
+        contents = self._of(projection)
+        if contents.shared:
+            contents = self._contents[projection.id] = contents.copied()
+        return contents
+
+    def _current(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> list[PartitionPlan]:
+        states = self._of(projection).states
+        held = self._leases[projection.id].hold([plan.fence for plan in plans])
+        return [
+            plan
+            for plan in plans
+            if plan.fence.partition in held
+            and plan.fence.partition == plan.was.partition == plan.state.partition
+            and (states[plan.was.partition].incarnation, states[plan.was.partition].position)
+            == (plan.was.incarnation, plan.was.position)
+        ]
+
+
+class _MemorySnapshot:
+    """See Snapshot. It holds contents that are not changed any more."""
+
+    def __init__(self, contents: Mapping[str, _Contents], journal: Sequence[tuple[str, str]]) -> None:
+        self._contents, self._journal = contents, journal
+
+    async def states(self, projection: str) -> dict[int, PartitionState]:
+        contents = self._contents.get(projection)
+        return dict(contents.states) if contents else {}
+
+    async def rows(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
+        if (contents := self._of(projection)) is not None:
+            flat = ((key, part, row) for key, rows in contents.rows.items() for part, row in rows.values())
+            while batch := list(islice(flat, SCAN_ROWS)):
+                yield batch
+
+    async def keys(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
+        if (contents := self._of(projection)) is not None:
+            flat = ((key, part, state) for key, (part, state) in contents.keys.items())
+            while batch := list(islice(flat, SCAN_ROWS)):
+                yield batch
+
+    async def get(self, projection: Projection[Any], key: str) -> tuple[KeyState | None, Sequence[StoredRow]]:
+        if (contents := self._of(projection)) is None:
+            return None, ()
+        _, state = contents.keys.get(key, (0, None))
+        return state, [row for _, row in contents.rows.get(key, {}).values()]
+
+    async def checkpoints(self, projection: str) -> Sequence[Checkpoint]:
+        if (contents := self._contents.get(projection)) is None:
+            return ()
+        return [one for _, kept in sorted(contents.checkpoints.items()) for _, one in sorted(kept.items())]
+
+    async def waiting(self, projection: str) -> Sequence[Waiting]:
+        contents = self._contents.get(projection)
+        return [one for _, one in sorted(contents.waiting.items())] if contents else ()
+
+    async def journal(self, kind: str) -> Sequence[JournalEntry]:
+        return [json.loads(entry) for said, entry in self._journal if said == kind]
+
+    def _of(self, projection: Projection[Any]) -> _Contents | None:
+        if (contents := self._contents.get(projection.id)) is not None:
+            _check(contents, projection)
+        return contents
+
+
+def _check(contents: _Contents, projection: Projection[Any]) -> None:
+    if contents.declared != projection.describe():
+        raise ProjectionError(
+            f"{projection.id}: the replica holds it declared as {contents.declared}, now it is {projection.describe()}; "
+            "give the new declaration the next number"
+        )
+
+
+def _refused(projection: Projection[Any], plans: Sequence[PartitionPlan]) -> dict[str, str]:
+    """What a database would refuse: by source key, with the reason."""
+    columns = [f.column for f in projection.fields]
+    return {
+        key: reason
+        for plan in plans
+        for (key, _), row in plan.puts.items()
+        for column, value in zip(columns, row.values, strict=True)
+        if (reason := _refusal(column, value))
+    }
+
+
+def _refusal(column: Column, value: Any) -> str:
+    if value is None:
+        return "" if column.nullable else f"column {column.name!r} must not be null"
+    if type(value) is not _TYPES[column.kind]:
+        return f"column {column.name!r} holds {column.kind.value}, seen {value!r:.80}"
+    return f"column {column.name!r}: no text holds U+0000" if type(value) is str and "\0" in value else ""

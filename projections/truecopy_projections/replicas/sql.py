@@ -1,0 +1,204 @@
+"""The replica on a database, SQLite or PostgreSQL, written once over the database port.
+
+An apply holds its fences and its partitions' rows in partition order, drops what is no longer its own, and then writes one
+statement for each table, whatever the number of partitions: what is removed first, then what is put.
+"""
+
+import json
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from truecopy_bus import leases
+from truecopy_bus.leases import Fence
+from truecopy_bus.sql import Connection, Database
+from truecopy_bus.sql.statements import listed
+
+from truecopy_projections.limits import CHECKPOINTS_KEPT
+from truecopy_projections.projection import Projection
+from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot
+from truecopy_projections.replicas.culprits import culprits
+from truecopy_projections.replicas.sql_snapshot import FORMAT_NAME, SqlSnapshot, check, declared_name, read_meta
+from truecopy_projections.replicas.tables import (
+    CHECKPOINTS,
+    PARTITIONS,
+    SHARED,
+    WAITING,
+    address_of,
+    checkpoint_row,
+    declaration,
+    journal_statement,
+    key_of,
+    key_row,
+    keys_shape,
+    state_row,
+    stored_of,
+    view_statement,
+    waiting_of,
+    waiting_row,
+)
+from truecopy_projections.state import Known, PartitionPlan, PartitionState, Waiting, Wanted
+
+__all__ = ["SqlReplica"]
+
+_PRUNE_EVERY = CHECKPOINTS_KEPT // 10
+"""Checkpoints between prunings: what may be kept beyond CHECKPOINTS_KEPT."""
+
+_Rows = list[tuple[Any, ...]]
+
+
+class SqlReplica:
+    """A replica in `database`, which it closes with itself. See Replica."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._unpruned: dict[str, int] = {}
+
+    @property
+    def name(self) -> str:
+        return self._database.name
+
+    async def install(self, projection: Projection[Any], *, partitions: int, incarnation: str) -> None:
+        dialect = self._database.dialect
+        shapes = (*SHARED, projection.shape, keys_shape(projection))
+        async with self._database.snapshot() as connection:
+            check(await read_meta(connection, name=self.name), projection)
+        await self._database.install(shapes, (journal_statement(dialect), view_statement(projection, dialect)))
+        async with self._database.transaction() as tx:
+            for name, value in ((FORMAT_NAME, str(FORMAT)), (declared_name(projection.id), declaration(projection))):
+                await _insert_missing(tx, "truecopy_meta", ("name", "value"), "name", (name, value))
+            check(await read_meta(tx, name=self.name), projection)
+            await leases.prepare(tx, projection.id, partitions)
+            names = tuple(column.name for column in PARTITIONS.columns)
+            for partition in range(partitions):
+                row = state_row(projection.id, PartitionState(partition=partition, incarnation=incarnation))
+                await _insert_missing(tx, PARTITIONS.name, names, "projection, part", row)
+
+    async def renew(
+        self, projection: Projection[Any], holder: str, held: Collection[Fence], *, lease_s: float, seize: bool = False
+    ) -> Mapping[int, Fence]:
+        async with self._database.transaction() as tx:
+            return await leases.renew(tx, projection.id, holder, held, lease_s=lease_s, seize=seize)
+
+    async def leave(self, projection: Projection[Any], holder: str, held: Collection[Fence]) -> None:
+        async with self._database.transaction() as tx:
+            await leases.leave(tx, projection.id, holder, held)
+
+    async def load(self, projection: Projection[Any], wanted: Wanted) -> Known:
+        shape = projection.shape
+        async with self._database.snapshot() as connection:
+
+            async def picked(what: Any, by: tuple[str, ...], keys: _Rows) -> _Rows:
+                return await connection.pick(what, by, keys) if keys else []
+
+            keys = await picked(keys_shape(projection), ("key",), [(key,) for key in wanted.keys])
+            states = {key: state for key, _, state in map(key_of, keys)}
+            rows = await picked(shape, shape.key, [(key, *sub) for key, sub in wanted.rows])
+            rows += await picked(shape, ("_key",), [(key,) for key in wanted.whole])
+            parked = [(projection.id, key) for key, state in states.items() if state.parked is not None]
+            waiting: dict[str, list[Waiting]] = {}
+            for row in sorted(await picked(WAITING, ("projection", "key"), parked), key=lambda row: row[1:3]):
+                waiting.setdefault(row[3], []).append(waiting_of(row))
+        return Known(keys=states, rows={address_of(projection, row): stored_of(row) for row in rows}, waiting=waiting)
+
+    async def apply(
+        self,
+        projection: Projection[Any],
+        plans: Sequence[PartitionPlan],
+        *,
+        durable: bool = True,
+        journal: Sequence[tuple[str, JournalEntry]] = (),
+    ) -> frozenset[int]:
+        """See Replica. The journal is written unless all of `plans` were dropped."""
+        async with self._database.transaction(durable=durable) as tx:
+            current = await _current(tx, projection, plans)
+            if current:
+                await self._write(tx, projection, current)
+            if journal and (current or not plans):
+                await _append(tx, journal)
+        return frozenset(plan.was.partition for plan in current)
+
+    async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
+        puts: dict[str, _Rows] = {}
+        for row in _put_rows(plans):
+            puts.setdefault(row[-3], []).append(row)
+        return await culprits(self._database, projection, plans, puts)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        async with self._database.snapshot() as connection:
+            yield SqlSnapshot(connection, await read_meta(connection, name=self.name))
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    async def _write(self, tx: Connection, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> None:
+        shape, own = projection.shape, projection.id
+        checkpoints = [checkpoint_row(own, one) for plan in plans for one in plan.checkpoints]
+        drops: list[tuple[Any, tuple[str, ...], _Rows]] = [
+            (shape, shape.key, [(key, *sub) for plan in plans for key, sub in plan.drops]),
+            (WAITING, WAITING.key, [(own, plan.was.partition, offset) for plan in plans for offset in plan.freed]),
+        ]
+        puts: list[tuple[Any, _Rows]] = [
+            (shape, _put_rows(plans)),
+            (keys_shape(projection), [key_row(k, plan.was.partition, s) for plan in plans for k, s in plan.keys.items()]),
+            (WAITING, [waiting_row(own, waiting) for plan in plans for waiting in plan.waits]),
+            (CHECKPOINTS, checkpoints),
+            (PARTITIONS, [state_row(own, plan.state) for plan in plans]),
+        ]
+        for table, by, keys in drops:
+            if keys:
+                await tx.drop(table, by, keys)
+        for table, rows in puts:
+            if rows:
+                await tx.put(table, rows)
+        if checkpoints:
+            await self._prune(tx, own, len(checkpoints))
+
+    async def _prune(self, tx: Connection, projection: str, added: int) -> None:
+        # Counted from a process's first checkpoint on, so that one that never lives long prunes too.
+        self._unpruned[projection] = self._unpruned.get(projection, _PRUNE_EVERY) + added
+        if self._unpruned[projection] <= _PRUNE_EVERY:
+            return
+        await tx.fetch(
+            "DELETE FROM truecopy_checkpoints WHERE projection = $1 AND (part, log_offset) IN (SELECT part, log_offset FROM ("
+            "SELECT part, log_offset, row_number() OVER (PARTITION BY part ORDER BY log_offset DESC) AS age "
+            f"FROM truecopy_checkpoints WHERE projection = $1) AS aged WHERE age > {CHECKPOINTS_KEPT})",
+            projection,
+        )
+        self._unpruned[projection] = 0
+
+
+async def _current(tx: Connection, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> list[PartitionPlan]:
+    """The plans whose fence still holds and whose partition is where they were planned; their rows stay locked."""
+    held = await leases.hold(tx, projection.id, [plan.fence for plan in plans])
+    if not held:
+        return []
+    found = await tx.fetch(
+        'SELECT part, incarnation, "position" FROM truecopy_partitions WHERE projection = $1 '
+        f"AND part IN ({', '.join(map(str, sorted(held)))}) ORDER BY part {tx.dialect.for_update}",
+        projection.id,
+    )
+    at = {part: (incarnation, position) for part, incarnation, position in found}
+    return [
+        plan
+        for plan in plans
+        if plan.fence.partition in held
+        and plan.fence.partition == plan.was.partition == plan.state.partition
+        and at.get(plan.was.partition) == (plan.was.incarnation, plan.was.position)
+    ]
+
+
+def _put_rows(plans: Sequence[PartitionPlan]) -> _Rows:
+    return [(*row.values, key, plan.was.partition, row.hash) for plan in plans for (key, _), row in plan.puts.items()]
+
+
+async def _append(tx: Connection, journal: Sequence[tuple[str, JournalEntry]]) -> None:
+    values = ", ".join(f"(${at}, {tx.dialect.now_ms}, ${at + 1})" for at in range(1, 2 * len(journal), 2))
+    args = [part for kind, entry in journal for part in (kind, json.dumps(entry))]
+    await tx.fetch(f"INSERT INTO truecopy_journal (kind, at_ms, entry) VALUES {values}", *args)
+
+
+async def _insert_missing(tx: Connection, table: str, names: tuple[str, ...], key: str, row: tuple[Any, ...]) -> None:
+    places = ", ".join(f"${at}" for at in range(1, len(row) + 1))
+    await tx.fetch(f"INSERT INTO {table} ({listed(names)}) VALUES ({places}) ON CONFLICT ({key}) DO NOTHING", *row)

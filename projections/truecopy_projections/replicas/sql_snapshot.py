@@ -1,0 +1,110 @@
+"""A snapshot of a replica in SQL: one read transaction, and what of the replica its database held when it began."""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from truecopy_bus.sql import Connection
+from truecopy_bus.sql.statements import listed, quoted
+from truecopy_schemas.errors import NewerFormatError
+
+from truecopy_projections.errors import ProjectionError
+from truecopy_projections.limits import SCAN_ROWS
+from truecopy_projections.projection import Projection
+from truecopy_projections.replica import FORMAT, JournalEntry
+from truecopy_projections.replicas.tables import (
+    CHECKPOINTS,
+    PARTITIONS,
+    WAITING,
+    checkpoint_of,
+    declaration,
+    key_of,
+    keys_shape,
+    meta_statement,
+    state_of,
+    stored_of,
+    waiting_of,
+)
+from truecopy_projections.state import Checkpoint, KeyState, PartitionState, StoredRow, Waiting
+
+__all__ = ["FORMAT_NAME", "SqlSnapshot", "check", "declared_name", "read_meta"]
+
+FORMAT_NAME = "format"
+
+
+def declared_name(projection: str) -> str:
+    """The name under which a projection's declaration is remembered."""
+    return f"projection:{projection}"
+
+
+async def read_meta(connection: Connection, *, name: str) -> dict[str, str]:
+    """What the replica says of itself; empty if the database holds none. Raises NewerFormatError."""
+    if not await connection.fetch(meta_statement(connection.dialect)):
+        return {}
+    meta = {str(row[0]): str(row[1]) for row in await connection.fetch("SELECT name, value FROM truecopy_meta")}
+    if (seen := int(meta.get(FORMAT_NAME, FORMAT))) > FORMAT:
+        raise NewerFormatError(what=f"replica {name}", seen=seen, known=FORMAT)
+    return meta
+
+
+def check(meta: Mapping[str, str], projection: Projection[Any]) -> bool:
+    """Whether the replica holds the projection. Raises ProjectionError if it was declared otherwise before."""
+    known = meta.get(declared_name(projection.id))
+    if known not in (None, declaration(projection)):
+        raise ProjectionError(
+            f"{projection.id}: the replica holds it declared as {known}, now it is {declaration(projection)}; "
+            "give the new declaration the next number"
+        )
+    return known is not None
+
+
+class SqlSnapshot:
+    """See Snapshot."""
+
+    def __init__(self, connection: Connection, meta: Mapping[str, str]) -> None:
+        self._connection, self._meta = connection, meta
+
+    async def states(self, projection: str) -> dict[int, PartitionState]:
+        if declared_name(projection) not in self._meta:
+            return {}
+        rows = await self._connection.pick(PARTITIONS, ("projection",), [(projection,)])
+        return {state.partition: state for state in map(state_of, sorted(rows, key=lambda row: row[1]))}
+
+    async def rows(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
+        if check(self._meta, projection):
+            columns = listed(tuple(column.name for column in projection.shape.columns))
+            sql = f"SELECT {columns} FROM {quoted(projection.table)}"
+            async for batch in self._connection.stream(sql, rows_max=SCAN_ROWS):
+                yield [(row[-3], row[-2], stored_of(row)) for row in batch]
+
+    async def keys(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
+        if check(self._meta, projection):
+            shape = keys_shape(projection)
+            columns = listed(tuple(column.name for column in shape.columns))
+            async for batch in self._connection.stream(f"SELECT {columns} FROM {quoted(shape.name)}", rows_max=SCAN_ROWS):
+                yield [key_of(row) for row in batch]
+
+    async def get(self, projection: Projection[Any], key: str) -> tuple[KeyState | None, Sequence[StoredRow]]:
+        if not check(self._meta, projection):
+            return None, ()
+        keys = await self._connection.pick(keys_shape(projection), ("key",), [(key,)])
+        rows = await self._connection.pick(projection.shape, ("_key",), [(key,)])
+        return key_of(keys[0])[2] if keys else None, [stored_of(row) for row in rows]
+
+    async def checkpoints(self, projection: str) -> Sequence[Checkpoint]:
+        if declared_name(projection) not in self._meta:
+            return ()
+        rows = await self._connection.pick(CHECKPOINTS, ("projection",), [(projection,)])
+        return [checkpoint_of(row) for row in sorted(rows, key=lambda row: row[1:3])]
+
+    async def waiting(self, projection: str) -> Sequence[Waiting]:
+        if declared_name(projection) not in self._meta:
+            return ()
+        rows = await self._connection.pick(WAITING, ("projection",), [(projection,)])
+        return [waiting_of(row) for row in sorted(rows, key=lambda row: row[1:3])]
+
+    async def journal(self, kind: str) -> Sequence[JournalEntry]:
+        if not self._meta:
+            return ()
+        rows = await self._connection.fetch("SELECT entry FROM truecopy_journal WHERE kind = $1 ORDER BY id", kind)
+        return [json.loads(row[0]) for row in rows]

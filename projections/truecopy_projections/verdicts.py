@@ -1,0 +1,128 @@
+"""What a check says: a closed set of verdicts, three claims with their evidence, and every differing row by name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from truecopy_projections.projection import SubKey
+
+__all__ = ["Claim", "Difference", "Kind", "Report", "Verdict", "difference_json", "worst"]
+
+
+class Verdict(Enum):
+    """The answers of a check, the worst first. Nothing but EQUAL is convergence; what is unknown is never shown as it."""
+
+    DIVERGED = "the replica is not a true copy"
+    INCOMPARABLE = "the two sides can't be compared"
+    PARKED = "keys wait in quarantine"
+    BEHIND = "the replica has not got there yet"
+    UNPROVEN = "there is no evidence"
+    EQUAL = "proven equal"
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The one that decides; EQUAL of none."""
+    order = list(Verdict)
+    return min(verdicts, key=order.index, default=Verdict.EQUAL)
+
+
+class Kind(Enum):
+    """How a row differs."""
+
+    MISSING = "missing"
+    GHOST = "ghost"
+    STALE = "stale"
+    AHEAD = "ahead"
+    DIFFERENT = "different"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One row that is not what the log yields. `fields` maps a field's name to (stored, expected).
+
+    The field `_hash` stands for the hash kept beside the row. `version` is the source key's, as applied.
+    """
+
+    key: str
+    row: SubKey
+    kind: Kind
+    version: int
+    fields: Mapping[str, tuple[Any, Any]]
+
+    def __str__(self) -> str:
+        name = f"{self.key!r}" + (f" row {self.row!r}" if self.row else "")
+        told = ", ".join(f"{field}: stored {seen!r}, expected {wanted!r}" for field, (seen, wanted) in self.fields.items())
+        return f"{name} at version {self.version} is {self.kind.value}" + (f": {told}" if told else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One of the three claims, with its evidence in `facts`; `why` is a sentence for people."""
+
+    verdict: Verdict
+    why: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What one check of one projection in one replica found, at `positions` (partition -> next offset)."""
+
+    projection: str
+    entity: str
+    replica: str
+    incarnation: str
+    positions: Mapping[int, int]
+    count: int
+    marks_compared: int
+    delivered: Claim
+    computed: Claim
+    stored: Claim
+    differences: Sequence[Difference]
+    parked: Sequence[str]
+    fingerprints: Sequence[str]
+    checked_at_ms: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the three claims."""
+        return worst([self.delivered.verdict, self.computed.verdict, self.stored.verdict])
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values: verdicts by name, digests in hex, field values as text where JSON has no type for them."""
+        claims = {
+            name: {"verdict": claim.verdict.name, "why": claim.why, **claim.facts}
+            for name, claim in (("delivered", self.delivered), ("computed", self.computed), ("stored", self.stored))
+        }
+        return {
+            "projection": self.projection,
+            "entity": self.entity,
+            "replica": self.replica,
+            "verdict": self.verdict.name,
+            "incarnation": self.incarnation,
+            "positions": {str(p): offset for p, offset in sorted(self.positions.items())},
+            "count": self.count,
+            "marks_compared": self.marks_compared,
+            **claims,
+            "differences": [difference_json(one) for one in self.differences],
+            "parked": list(self.parked),
+            "checked_at_ms": self.checked_at_ms,
+        }
+
+
+def difference_json(one: Difference) -> dict[str, Any]:
+    """A difference as plain values."""
+    return {
+        "key": one.key,
+        "row": [_plain(value) for value in one.row],
+        "kind": one.kind.value,
+        "version": one.version,
+        "fields": {name: {"stored": _plain(s), "expected": _plain(e)} for name, (s, e) in one.fields.items()},
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

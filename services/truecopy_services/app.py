@@ -1,0 +1,171 @@
+"""The SDK's front: a service declares its projections once, and is then opened, run or deployed.
+
+    bank = Truecopy("bank")
+    balances = bank.projection("balance", entity="bank.account", row=Balance)
+
+    async with bank.running() as service:
+        token = await service.publish("a1", Deposited(amount=5))
+        row = await service.replica(balances).get("a1", at_least=token)
+        reports = await service.check()
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+from truecopy_bus.registry import SCHEMAS_TOPIC, Registry
+from truecopy_bus.store import EventStore
+from truecopy_projections.errors import UnknownProjectionError
+from truecopy_projections.projection import Projection
+
+from truecopy_services.config import Settings
+from truecopy_services.errors import DeclarationError, NoAnswerError
+from truecopy_services.opening import open_log, open_replica, open_store_database
+from truecopy_services.service import Service
+
+__all__ = ["Truecopy", "work"]
+
+R = TypeVar("R")
+_SERVICE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+
+class Truecopy:
+    """The declaration of one service. Making one touches nothing; it may be opened again and again.
+
+    `log`, `store`, `replica` and `namespace` win over TRUECOPY_LOG and so on; see Settings for the addresses. `settings`
+    stands in for the environment. `partitions` is how many an entity gets that this service publishes for the first time.
+    Raises DeclarationError.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        *,
+        log: str | None = None,
+        store: str | None = None,
+        replica: str | None = None,
+        namespace: str | None = None,
+        partitions: int = 4,
+        settings: Settings | None = None,
+    ) -> None:
+        if not _SERVICE.fullmatch(service):
+            raise DeclarationError(f"service {service!r}: use 1 to 40 of a-z, 0-9, _ and -, a letter first")
+        if partitions < 1:
+            raise DeclarationError(f"service {service!r}: partitions is {partitions}, expected 1 or more")
+        self.service, self.partitions = service, partitions
+        self._settings = settings
+        self._given = {"log": log, "store": store, "replica": replica, "namespace": namespace}
+        self._projections: dict[str, Projection[Any]] = {}
+
+    def __repr__(self) -> str:
+        return f"Truecopy({self.service!r})"
+
+    def projection(
+        self, name: str, *, entity: str, row: type[R], key: str | tuple[str, ...] = (), version: int = 1
+    ) -> Projection[R]:
+        """Declare a projection of this service; see Projection. Raises ProjectionError, DeclarationError."""
+        return self.add(Projection(name, entity=entity, row=row, key=key, version=version))
+
+    def add(self, projection: Projection[R]) -> Projection[R]:
+        """Take in a projection that was declared elsewhere, so that several services can hold it."""
+        if projection.id in self._projections:
+            raise DeclarationError(f"service {self.service!r} has a projection {projection.id} already; number the new one")
+        self._projections[projection.id] = projection
+        return projection
+
+    @property
+    def projections(self) -> Mapping[str, Projection[Any]]:
+        """By id (`name@number`), in the order of declaration."""
+        return dict(self._projections)
+
+    def find(self, name: str) -> Projection[Any]:
+        """The projection `name@number`, or the highest number of `name`. Raises UnknownProjectionError."""
+        found = [p for p in self._projections.values() if name in (p.id, p.name)]
+        if not found:
+            known = ", ".join(self._projections) or "none"
+            raise UnknownProjectionError(f"service {self.service!r} declares no projection {name!r}; it has {known}")
+        return max(found, key=lambda p: p.number)
+
+    def settings(self) -> Settings:
+        """The settings as they are now. Raises SettingError."""
+        if self._settings is None:
+            return Settings.load(**self._given)
+        given = {name: value for name, value in self._given.items() if value is not None}
+        return self._settings.model_copy(update=given)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Service]:
+        """Log, store and replica, open until the block ends; nothing runs beside it.
+
+        Raises SettingError, and NoAnswerError when the store does not answer within `timeout_s`.
+        """
+        settings = self.settings()
+        async with AsyncExitStack() as closing:
+            log = open_log(settings)
+            closing.push_async_callback(log.close)
+            registry = Registry(log, topic=settings.topic_prefix + SCHEMAS_TOPIC)
+            closing.push_async_callback(registry.close)
+            database = await open_store_database(settings, self.service)
+            closing.push_async_callback(database.close)
+            replica, replica_database = await open_replica(settings, self.service)
+            closing.push_async_callback(replica.close)
+            store = EventStore(database, service=self.service, partitions=self.partitions)
+            with _bounded(f"store {database.name}", settings.timeout_s) as deadline:
+                async with deadline:
+                    await store.open()
+            yield Service(
+                name=self.service,
+                settings=settings,
+                projections=self.projections,
+                log=log,
+                registry=registry,
+                store=store,
+                replica_of_rows=replica,
+                replica_database=replica_database,
+            )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Service]:
+        """Like `open`, with this service's relay and workers at work in this process until the block ends.
+
+        What fails in one of them for good ends the block with its error. What is away is waited for.
+        """
+        stop = asyncio.Event()
+        with _first_error():
+            async with self.open() as service, asyncio.TaskGroup() as tasks:
+                tasks.create_task(work(service, stop, relay=True, projections=self._projections.values()))
+                try:
+                    yield service
+                finally:
+                    stop.set()
+
+
+async def work(service: Service, stop: asyncio.Event, *, relay: bool, projections: Collection[Projection[Any]]) -> None:
+    """Run a relay and workers until `stop` is set: they finish what is at hand and give their leases back.
+
+    Raises the first error of one that fails for good; the others end with it.
+    """
+    with _first_error():
+        async with asyncio.TaskGroup() as tasks:
+            if relay:
+                tasks.create_task(service.relay().run(stop))
+            for projection in projections:
+                tasks.create_task(service.worker(projection).run(stop))
+
+
+@contextmanager
+def _first_error() -> Iterator[None]:
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+@contextmanager
+def _bounded(what: str, timeout_s: float) -> Iterator[asyncio.Timeout]:
+    try:
+        yield asyncio.timeout(timeout_s)
+    except TimeoutError:
+        raise NoAnswerError(what=what, waited_s=timeout_s) from None

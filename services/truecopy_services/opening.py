@@ -1,0 +1,88 @@
+"""From addresses to adapters. Nothing connects here: that is left to the first use, which says what is away."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from truecopy_bus.log import Log
+from truecopy_bus.logs.memory import MemoryLog
+from truecopy_bus.logs.sqlite import SQLiteLog
+from truecopy_bus.sql import Database
+from truecopy_bus.sql.address import connect
+from truecopy_projections.replica import Replica
+from truecopy_projections.replicas import MemoryReplica, SqlReplica
+
+from truecopy_services.config import MEMORY, Settings
+from truecopy_services.errors import SettingError
+
+__all__ = ["open_log", "open_replica", "open_store_database", "shown"]
+
+
+def shown(address: str) -> str:
+    """An address for people: without user, password and options."""
+    parts = urlsplit(address)
+    if not parts.netloc:
+        return address
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def open_log(settings: Settings) -> Log:
+    """Raises SettingError."""
+    address = settings.log_of()
+    scheme, _, rest = address.partition(":")
+    if address == MEMORY:
+        return MemoryLog()
+    if scheme == "sqlite" and rest and rest != MEMORY:
+        return SQLiteLog(rest.removeprefix("//"), busy_timeout_s=settings.statement_timeout_s)
+    if scheme == "kafka":
+        return _kafka(settings, address)
+    raise SettingError(
+        setting="TRUECOPY_LOG",
+        seen=f"no log has an address that starts with {scheme!r}",
+        remedy="use sqlite:PATH, kafka://host:port or memory:",
+    )
+
+
+def _kafka(settings: Settings, address: str) -> Log:
+    try:
+        from truecopy_bus.logs.kafka import KafkaLog, KafkaSettings
+    except ImportError as fault:
+        remedy = "run: pip install 'truecopy[kafka]'"
+        raise SettingError(setting="TRUECOPY_LOG", seen=f"Kafka needs a package: {fault}", remedy=remedy) from None
+    more = {} if settings.kafka_password is None else {"sasl_password": settings.kafka_password.get_secret_value()}
+    stated = urlsplit(address).query
+    for name in ("connect_timeout_s", "request_timeout_s"):
+        if name not in stated:
+            more[name] = settings.timeout_s  # type: ignore[assignment]
+    try:
+        return KafkaLog(KafkaSettings.from_url(address, **more))
+    except ValueError as fault:
+        raise SettingError(setting="TRUECOPY_LOG", seen=str(fault), remedy="correct the address") from None
+
+
+async def open_store_database(settings: Settings, service: str) -> Database:
+    """The owner's database. Raises SettingError."""
+    return await _database("TRUECOPY_STORE", settings.store_of(service), settings)
+
+
+async def open_replica(settings: Settings, service: str) -> tuple[Replica, Database | None]:
+    """The replica, and the database that it is in, None for one in memory. Raises SettingError."""
+    address = settings.replica_of(service)
+    if address == MEMORY:
+        return MemoryReplica(), None
+    database = await _database("TRUECOPY_REPLICA", address, settings)
+    return SqlReplica(database), database
+
+
+async def _database(setting: str, address: str, settings: Settings) -> Database:
+    if address.startswith("sqlite:") and address != "sqlite::memory:":
+        path = Path(address.removeprefix("sqlite:").removeprefix("//"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            seen = f"the folder {path.parent} can't be made: {fault.strerror}"
+            raise SettingError(setting=setting, seen=seen, remedy="name a folder that this user can write") from None
+    synchronous = "NORMAL" if setting == "TRUECOPY_REPLICA" else "FULL"
+    try:
+        return await connect(address, synchronous=synchronous, timeout_s=settings.statement_timeout_s)
+    except (ValueError, ImportError) as fault:
+        raise SettingError(setting=setting, seen=str(fault), remedy="correct it") from None
