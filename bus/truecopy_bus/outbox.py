@@ -21,7 +21,7 @@ class Filled(NamedTuple):
     """What a partition of an incarnation holds of us, by the relay's own record: figures, and the marks numbered so far."""
 
     incarnation: Incarnation
-    count: int
+    events: int
     digest: int
     marks: int
 
@@ -104,7 +104,7 @@ async def record(
     done = sorted(row.id for each in kept.values() for row in (*each.send, *each.known))
     if heads:
         await tx.put(LEDGER, heads)
-        figures = {part: before[part]._replace(count=each.count, digest=each.digest) for part, each in kept.items()}
+        figures = {part: before[part]._replace(events=each.count, digest=each.digest) for part, each in kept.items()}
         await _put_filled(tx, entity, figures)
     if done:
         await tx.fetch(mark_published(tx.dialect), orjson.dumps(done).decode())
@@ -129,7 +129,7 @@ async def reserve_marks(
 
 async def _put_filled(tx: Connection, entity: str, figures: Mapping[int, Filled]) -> None:
     rows = [
-        (entity, part, was.incarnation, was.count, was.digest.to_bytes(32), was.marks)
+        (entity, part, was.incarnation, was.events, was.digest.to_bytes(32), was.marks)
         for part, was in sorted(figures.items())
     ]
     await tx.put(RELAYS, rows)

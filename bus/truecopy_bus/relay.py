@@ -23,6 +23,7 @@ from truecopy_bus import leases, outbox
 from truecopy_bus.errors import (
     IncarnationError,
     OversizeRecordError,
+    PositionLostError,
     TopicMismatchError,
     TopicMissingError,
     UnavailableError,
@@ -52,7 +53,7 @@ from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, en
 __all__ = ["Relay"]
 
 _log = logging.getLogger("truecopy.relay")
-_HALTING = (IncarnationError, OversizeRecordError, TopicMismatchError, TopicMissingError)
+_HALTING = (IncarnationError, OversizeRecordError, PositionLostError, TopicMismatchError, TopicMissingError)
 
 
 class Relay:
@@ -83,6 +84,7 @@ class Relay:
         self._entities: dict[str, RelayedEntity] = {}
         self._sent = 0
         self._away: str | None = None
+        self._ensured = False
         self._check_at = self._renew_at = 0.0
         self._turn = asyncio.Lock()
 
@@ -158,16 +160,22 @@ class Relay:
         )
 
     async def _check(self) -> None:
-        """Look for new entities, and whether each topic still lives the life that we fill."""
-        await self._registry.ensure()
+        """Look for new entities, and whether registry and topics still live the lives that we fill."""
         for name, partitions in sorted((await self._store.entities()).items()):
             if name not in self._entities:
                 async with self._database.transaction() as tx:
                     await leases.prepare(tx, scope_of(name), partitions)
                 self._entities[name] = RelayedEntity(name=name, topic=self._namespace + name, partitions=partitions)
                 self._renew_at = 0.0
-            entity = self._entities[name]
+        try:
+            await (self._registry.refresh() if self._ensured else self._registry.ensure())
+            self._ensured, fault = True, None
+        except _HALTING as error:
+            fault = error
+        for _, entity in sorted(self._entities.items()):
             try:
+                if fault is not None:
+                    raise fault
                 await self._check_topic(entity)
                 entity.halted = None
             except _HALTING as error:
@@ -277,7 +285,7 @@ class Relay:
                 incarnation=figures.incarnation,
                 epoch=held.fence.epoch,
                 number=figures.marks,
-                count=figures.count,
+                count=figures.events,
                 digest=figures.digest.to_bytes(32),
                 digest_algorithm=DIGEST_ALGORITHM,
                 at_ms=at_ms,

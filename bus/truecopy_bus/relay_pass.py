@@ -67,7 +67,7 @@ async def _planned(
     claims: SchemaClaims, rows: Sequence[OutboxRow], ledger: Mapping[str, Head], was: Filled
 ) -> RelayPlan:
     await claims.claim({row.fingerprint for row in rows})
-    return plan(rows, ledger, count=was.count, digest=was.digest, refused=claims.refused)
+    return plan(rows, ledger, count=was.events, digest=was.digest, refused=claims.refused)
 
 
 async def _missing(database: Database, entity: str, planned: RelayPlan) -> list[OutboxRow]:

@@ -13,6 +13,7 @@ from typing import Any
 from truecopy_bus.log import Log
 from truecopy_bus.registry import Registry
 
+from truecopy_projections.digest import total
 from truecopy_projections.evidence import Evidence, gather, judged
 from truecopy_projections.limits import CHECK_WAIT_S
 from truecopy_projections.projection import Projection
@@ -119,7 +120,11 @@ def _computed(found: Evidence) -> Claim:
     if found.reference is None:
         return Claim(verdict=Verdict.UNPROVEN, why=found.why_none, facts=facts)
     facts["rows"] = rows = sum(map(len, found.reference.rows.values()))
-    reasons = [f"row digests of partition {p}" for p, s in sorted(found.states.items()) if found.folded[p] != s.rows]
+    reasons = [
+        f"row digests of partition {p}"
+        for p, s in sorted(found.states.items())
+        if found.folded[p] != s.rows or total(found.folded[p]) != s.row_digest
+    ]
     for key, state in found.keys.items():
         meant = found.reference.heads.get(key)
         if meant != state.head or (not state.parked and found.reference.applied.get(key) != state.applied):

@@ -75,7 +75,7 @@ def encode(value: Any) -> bytes:
         letter, content = b"t", b"%d" % ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
     elif kind is date:
         letter, content = b"y", value.isoformat().encode()
-    elif kind is UUID:
+    elif isinstance(value, UUID):  # asyncpg has a subclass of its own
         letter, content = b"u", value.bytes
     elif kind is bytes:
         letter, content = b"x", value

@@ -69,7 +69,7 @@ async def gather(
                 f"replica {replica.name} holds no projection {projection.id}; start a worker for it once, or check the name"
             )
         keys = await _keys(snapshot, projection, everything=deep)
-        why_none = _why_not_foldable(described, states)
+        why_none = _why_not_foldable(await log.describe(topic), states)
         reference: Reference | None = None
         if not why_none:
             upto = {p: state.position for p, state in states.items()}
@@ -106,7 +106,7 @@ async def _caught_up(projection: Projection[Any], replica: Replica, topic: Topic
             states = await snapshot.states(projection.id)
             last = judged(await snapshot.checkpoints(projection.id))
         waits = [p for p, state in states.items() if not (state.halted or _marked(state, last.get(p), topic))]
-        if not waits or time.monotonic() >= deadline:
+        if (states and not waits) or time.monotonic() >= deadline:
             return
         await asyncio.sleep(CHECK_POLL_S)
 

@@ -18,7 +18,7 @@ from truecopy_projections.evidence import Evidence, gather
 from truecopy_projections.limits import REPAIR_LEASE_S, REPAIR_ROWS_MAX
 from truecopy_projections.projection import Address, Projection
 from truecopy_projections.replica import Replica
-from truecopy_projections.state import KeyState, PartitionPlan, StoredRow
+from truecopy_projections.state import KeyState, PartitionPlan, PartitionState, StoredRow
 from truecopy_projections.verdicts import Difference, difference_json
 
 __all__ = ["Repair", "repair"]
@@ -28,7 +28,7 @@ _HOLDER = "truecopy repair"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """What a repair plans, and what it did. `digests` are the partitions whose maintained digests are written anew.
+    """What a repair plans, and what it did. `digests` are the partitions whose count or digests are written anew.
 
     `keys` are source keys whose version or element was wrong. Nothing was written unless `applied`.
     """
@@ -93,7 +93,7 @@ def _planned(projection: Projection[Any], found: Evidence, rows_max: int) -> Rep
     return Repair(
         projection=projection.id,
         planned=found.differences,
-        digests=sorted(p for p, state in found.states.items() if found.folded[p] != state.rows),
+        digests=sorted(p for p, state in found.states.items() if _mended(found, state) != state),
         keys=sorted(
             key for key in found.keys.keys() | found.reference.heads.keys() if _meant(found, key) != found.keys.get(key)
         ),
@@ -111,6 +111,19 @@ def _meant(found: Evidence, key: str) -> KeyState | None:
     parked = known.parked if known else None
     head = reference.heads[key]
     return KeyState(head, reference.applied.get(key, 0) if parked else head.version, parked)
+
+
+def _mended(found: Evidence, state: PartitionState) -> PartitionState:
+    """A partition's state with the figures that the log gives it."""
+    reference, p = found.reference, state.partition
+    assert reference is not None
+    return replace(
+        state,
+        rows=found.folded[p],
+        row_digest=total(found.folded[p]),
+        count=reference.counts.get(p, 0),
+        input_digest=reference.digests.get(p, 0),
+    )
 
 
 def _plans(projection: Projection[Any], found: Evidence, planned: Repair, fences: Mapping[int, Fence]) -> list[PartitionPlan]:
@@ -134,13 +147,7 @@ def _plans(projection: Projection[Any], found: Evidence, planned: Repair, fences
         PartitionPlan(
             fence=fences[p],
             was=state,
-            state=replace(
-                state,
-                rows=found.folded[p],
-                row_digest=total(found.folded[p]),
-                count=reference.counts.get(p, 0),
-                input_digest=reference.digests.get(p, 0),
-            ),
+            state=_mended(found, state),
             puts=puts[p],
             drops=frozenset(drops[p]),
             keys=keys[p],

@@ -69,6 +69,7 @@ class Worker:
         self._reading = Reading(projection)
         self._reader: Reader | None = None
         self._topic_state: TopicState | None = None
+        self._member = False
         self._fences: Mapping[int, Fence] = {}
         self._states: dict[int, PartitionState] = {}
         self._renew_at = self._check_at = self._retry_at = 0.0
@@ -137,6 +138,7 @@ class Worker:
         await self._registry.refresh()
 
     async def _renew(self) -> None:
+        self._member = True
         fences = await self.replica.renew(self.projection, self.holder, self._fences.values(), lease_s=self._lease_s)
         taken = [p for p, fence in fences.items() if self._fences.get(p) != fence]
         self._fences = fences
@@ -266,12 +268,14 @@ class Worker:
 
     async def _leave(self) -> None:
         await self._close_reader()
+        if not self._member:
+            return
         try:
             async with asyncio.timeout(self._lease_s):
                 await self.replica.leave(self.projection, self.holder, self._fences.values())
         except (TruecopyError, TimeoutError) as fault:
             _log.warning("%s: could not give the leases back, they run out by themselves: %s", self.projection.id, fault)
-        self._fences = {}
+        self._fences, self._member = {}, False
 
 
 def _standstill(state: PartitionState, topic: TopicState, name: str) -> str:

@@ -11,8 +11,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 from truecopy_bus.registry import SCHEMAS_TOPIC, Registry
@@ -21,11 +21,12 @@ from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.projection import Projection
 
 from truecopy_services.config import Settings
-from truecopy_services.errors import DeclarationError, NoAnswerError
+from truecopy_services.errors import DeclarationError
 from truecopy_services.opening import open_log, open_replica, open_store_database
 from truecopy_services.service import Service
+from truecopy_services.working import answering_within, first_error, work
 
-__all__ = ["Truecopy", "work"]
+__all__ = ["Truecopy"]
 
 R = TypeVar("R")
 _SERVICE = re.compile(r"[a-z][a-z0-9_-]{0,39}")
@@ -96,10 +97,11 @@ class Truecopy:
         return self._settings.model_copy(update=given)
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Service]:
+    async def open(self, *, store: bool = True) -> AsyncIterator[Service]:
         """Log, store and replica, open until the block ends; nothing runs beside it.
 
-        Raises SettingError, and NoAnswerError when the store does not answer within `timeout_s`.
+        Readers need no `store`: without it nothing of the owner's database is touched, and nothing can be published.
+        Raises SettingError, and UnavailableError when the store does not answer within `timeout_s`.
         """
         settings = self.settings()
         async with AsyncExitStack() as closing:
@@ -111,17 +113,17 @@ class Truecopy:
             closing.push_async_callback(database.close)
             replica, replica_database = await open_replica(settings, self.service)
             closing.push_async_callback(replica.close)
-            store = EventStore(database, service=self.service, partitions=self.partitions)
-            with _bounded(f"store {database.name}", settings.timeout_s) as deadline:
-                async with deadline:
-                    await store.open()
+            events = EventStore(database, service=self.service, partitions=self.partitions)
+            if store:
+                async with answering_within(settings.timeout_s, f"store {database.name}"):
+                    await events.open()
             yield Service(
                 name=self.service,
                 settings=settings,
                 projections=self.projections,
                 log=log,
                 registry=registry,
-                store=store,
+                store=events,
                 replica_of_rows=replica,
                 replica_database=replica_database,
             )
@@ -133,39 +135,10 @@ class Truecopy:
         What fails in one of them for good ends the block with its error. What is away is waited for.
         """
         stop = asyncio.Event()
-        with _first_error():
+        with first_error():
             async with self.open() as service, asyncio.TaskGroup() as tasks:
                 tasks.create_task(work(service, stop, relay=True, projections=self._projections.values()))
                 try:
                     yield service
                 finally:
                     stop.set()
-
-
-async def work(service: Service, stop: asyncio.Event, *, relay: bool, projections: Collection[Projection[Any]]) -> None:
-    """Run a relay and workers until `stop` is set: they finish what is at hand and give their leases back.
-
-    Raises the first error of one that fails for good; the others end with it.
-    """
-    with _first_error():
-        async with asyncio.TaskGroup() as tasks:
-            if relay:
-                tasks.create_task(service.relay().run(stop))
-            for projection in projections:
-                tasks.create_task(service.worker(projection).run(stop))
-
-
-@contextmanager
-def _first_error() -> Iterator[None]:
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
-
-
-@contextmanager
-def _bounded(what: str, timeout_s: float) -> Iterator[asyncio.Timeout]:
-    try:
-        yield asyncio.timeout(timeout_s)
-    except TimeoutError:
-        raise NoAnswerError(what=what, waited_s=timeout_s) from None

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -26,7 +27,7 @@ LETTER = '{ "b" : 1.0, "a":[]}'
 
 
 @pytest.fixture
-async def database(postgres_url: str):
+async def database(postgres_url: str) -> AsyncIterator[PostgresDatabase]:
     database = PostgresDatabase(postgres_url, timeout_s=TIMEOUT_S)
     await database.install([NOTES])
     yield database
@@ -160,8 +161,9 @@ async def test_batches_in_opposite_orders_do_not_deadlock(database: PostgresData
     await asyncio.gather(put_and_drop(1), put_and_drop(-1), put_and_drop(1), put_and_drop(-1))
 
 
+@pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("size", [1, 3_000])
-async def test_a_borrowed_connection_commits_with_its_owner(database: PostgresDatabase, postgres_url: str, size: int) -> None:
+async def test_a_borrowed_connection_commits_with_its_owner(postgres_url: str, size: int) -> None:
     rows = [(f"{number}", "", LETTER) for number in range(size)]
     lent = await asyncpg.connect(postgres_url)
     await lent.set_type_codec("json", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")

@@ -50,8 +50,8 @@ def _balance(row: Balance | None, event: Deposited, change: Change) -> Balance:
     return Balance(change.key, amount, Decimal(amount) / events, events)
 
 
-@entries.on(Deposited, touches=lambda event, change: [change.version])
-def _entries(row: Entry | None, event: Deposited, change: Change) -> Entry:
+@entries.on(Deposited, touches=lambda _, change: [change.version])
+def _entries(_: Entry | None, event: Deposited, change: Change) -> Entry:
     return Entry(change.key, change.version, event.amount)
 
 

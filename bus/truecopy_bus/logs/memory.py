@@ -116,6 +116,10 @@ class MemoryLog:
         del stored.records[: start - stored.start]
         stored.start = start
 
+    async def settings(self, topic: str) -> Mapping[str, str]:
+        """What the topic was created with. Not part of the port. Raises TopicMissingError."""
+        return self._topic(topic).spec.settings
+
     def _open(self) -> dict[str, _Topic]:
         if self._topics is None:
             raise LogUnavailableError(log=_NAME, seen="closed")

@@ -123,6 +123,10 @@ class SQLiteLog:
         """Drop the records before an offset, as retention does. Not part of the port. Raises TopicMissingError."""
         await self._writer.run(lambda connection: store.trim(connection, self._writer.name, topic, partition, before_offset))
 
+    async def settings(self, topic: str) -> Mapping[str, str]:
+        """What the topic was created with. Not part of the port. Raises TopicMissingError."""
+        return await self._writer.run(lambda connection: store.settings(connection, self._writer.name, topic))
+
     def _wake(self) -> None:
         for reader in self._readers:
             reader.look.set()

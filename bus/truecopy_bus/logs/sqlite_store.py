@@ -21,7 +21,7 @@ from truecopy_bus.logs.chunk import framed, pack, unpack
 from truecopy_bus.logs.positions import refuse_lost, rotated
 from truecopy_bus.record import Appended, Incarnation, Record, TopicSpec, TopicState
 
-__all__ = ["Packed", "append", "create", "delete", "describe", "prepare", "read", "trim", "version"]
+__all__ = ["Packed", "append", "create", "delete", "describe", "prepare", "read", "settings", "trim", "version"]
 
 Packed = Sequence[tuple[int, bytes]]
 FILE_FORMAT = 1
@@ -134,6 +134,13 @@ def stored(connection: apsw.Connection, name: str, topic: str) -> Stored:
 def describe(connection: apsw.Connection, name: str, topic: str) -> TopicState:
     seen = stored(connection, name, topic)
     return TopicState(name=topic, partitions=seen.partitions, incarnation=seen.incarnation, bounds=seen.bounds)
+
+
+def settings(connection: apsw.Connection, name: str, topic: str) -> Mapping[str, str]:
+    row = connection.execute("SELECT settings FROM topic WHERE name = ?", (topic,)).fetchone()
+    if row is None:
+        raise TopicMissingError(log=name, topic=topic)
+    return dict(json.loads(str(row[0])))
 
 
 def create(connection: apsw.Connection, name: str, topic: TopicSpec) -> TopicState:

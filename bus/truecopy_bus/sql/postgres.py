@@ -57,6 +57,7 @@ _AWAY = (
     "57",  # shutdown, starting up, cancelled by a timeout
     "58",  # I/O error
 )
+_LOST = ("connection is closed", "cannot switch to state", "has been released back to the pool")
 _BAD_ROW = (ArithmeticError, AttributeError, TypeError, ValueError)
 _staging_numbers = count(1)
 
@@ -75,8 +76,8 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
             raise DatabaseUnavailableError(database=name, seen=f"{state} {error}") from error
         raise
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        # asyncpg has no class for these: a connection that is known to be closed, and one that broke unnoticed.
-        if "connection is closed" in str(error) or "cannot switch to state" in str(error):
+        # asyncpg has no class for a connection that broke, and its pool takes such a one back from under us.
+        if any(text in str(error) for text in _LOST):
             raise DatabaseUnavailableError(database=name, seen="the connection was lost") from error
         raise
     except OSError as error:
@@ -92,7 +93,8 @@ class PostgresConnection:
     dialect = DIALECT
 
     def __init__(self, connection: Any, *, name: str, timeout_s: float) -> None:
-        self._connection, self._name, self._timeout_s = connection, name, timeout_s
+        self._lent, self._name, self._timeout_s = connection, name, timeout_s
+        self._ended = False
 
     async def fetch(self, sql: str, *args: Any) -> list[Row]:
         with answering(self._name):
@@ -140,6 +142,16 @@ class PostgresConnection:
         with answering(self._name):
             await self._connection.execute(sql, *args, timeout=self._timeout_s)
 
+    def end(self) -> None:
+        """Every later call raises RuntimeError."""
+        self._ended = True
+
+    @property
+    def _connection(self) -> Any:
+        if self._ended:
+            raise RuntimeError(f"{self._name}: the transaction of this connection has ended; open another")
+        return self._lent
+
 
 def _rows(records: Sequence[Any]) -> list[Row]:
     # asyncpg stores the first and the last datetime as infinities, and reads those back without their time zone.
@@ -170,9 +182,8 @@ async def _transaction(connection: Any, name: str, **options: Any) -> AsyncItera
         yield
     except BaseException:
         # A lost connection can't roll back; the server does so by itself, and the block's error tells more.
-        if not connection.is_closed():
-            with suppress(DatabaseUnavailableError), answering(name):
-                await transaction.rollback()
+        with suppress(DatabaseUnavailableError), answering(name):
+            await transaction.rollback()
         raise
     with answering(name):
         await transaction.commit()
@@ -243,10 +254,12 @@ class PostgresDatabase:
         with answering(self._name):
             await pool
             connection = await pool.acquire(timeout=self._timeout_s)
+        ours = PostgresConnection(connection, name=self._name, timeout_s=self._timeout_s)
         try:
             async with _transaction(connection, self._name, **options):
-                yield PostgresConnection(connection, name=self._name, timeout_s=self._timeout_s)
+                yield ours
         finally:
+            ours.end()
             with suppress(DatabaseUnavailableError), answering(self._name):
                 await pool.release(connection, timeout=self._timeout_s)
 

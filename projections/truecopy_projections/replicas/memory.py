@@ -260,6 +260,6 @@ def _refused(projection: Projection[Any], plans: Sequence[PartitionPlan]) -> dic
 def _refusal(column: Column, value: Any) -> str:
     if value is None:
         return "" if column.nullable else f"column {column.name!r} must not be null"
-    if type(value) is not _TYPES[column.kind]:
+    if not isinstance(value, _TYPES[column.kind]):
         return f"column {column.name!r} holds {column.kind.value}, seen {value!r:.80}"
     return f"column {column.name!r}: no text holds U+0000" if type(value) is str and "\0" in value else ""

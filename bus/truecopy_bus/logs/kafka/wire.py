@@ -6,8 +6,7 @@ aiokafka is untyped, and its defaults lose data; two of its habits are cut off h
 - It never gives up: a batch that can't be sent is tried for ever, `stop` waits for it, and one refused batch wedges its
   partition. A producer that failed once is `abandon`ed: what it holds is dropped, not sent late behind its successor.
 
-Nothing is retried here. What the broker refuses, or does not answer in time, is a LogUnavailableError.
-Private names of aiokafka (with an underscore) are used here and there; therefore its version is pinned.
+Nothing is retried here: refusal and silence are a LogUnavailableError. Private names are used, so aiokafka is pinned.
 """
 
 import asyncio

@@ -1,0 +1,78 @@
+"""The command line: one table of verbs, `--json` for each, four exit codes, and no traceback for an error of ours."""
+
+import asyncio
+import logging
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from typing import NoReturn
+
+from truecopy_bus.errors import InvalidTokenError, TopicMissingError, UnavailableError
+from truecopy_projections.errors import NotReachedError, ProjectionError, UnknownProjectionError
+from truecopy_schemas.errors import InvalidEventError, InvalidSchemaError, TruecopyError
+
+from truecopy_services.cli.check import CHECK
+from truecopy_services.cli.demo import DEMO
+from truecopy_services.cli.dev import DEV
+from truecopy_services.cli.get import GET
+from truecopy_services.cli.publish import PUBLISH
+from truecopy_services.cli.repair import REPAIR
+from truecopy_services.cli.run import RUN
+from truecopy_services.cli.screen import Exit, Screen
+from truecopy_services.cli.status import STATUS
+from truecopy_services.errors import DeclarationError, UsageError
+from truecopy_services.servers import ServerError
+
+__all__ = ["VERBS", "main"]
+
+VERBS = (DEV, RUN, PUBLISH, GET, STATUS, CHECK, REPAIR, DEMO)
+
+EXITS: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
+    ((UnavailableError, TopicMissingError, NotReachedError, ServerError), Exit.UNREACHABLE),
+    (
+        (
+            UsageError,
+            DeclarationError,
+            InvalidEventError,
+            InvalidSchemaError,
+            InvalidTokenError,
+            ProjectionError,
+            UnknownProjectionError,
+        ),
+        Exit.USAGE,
+    ),
+    ((TruecopyError,), Exit.FAILED),
+)
+"""The first row that an error is of decides its exit code."""
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the verb that `words` name, by default those of this process. Returns the exit code."""
+    given = sys.argv[1:] if words is None else list(words)
+    screen = Screen(json="--json" in given)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        arguments = _parser().parse_args(given)
+        return int(asyncio.run(arguments.act(arguments, screen)))
+    except TruecopyError as fault:
+        code = next(code for classes, code in EXITS if isinstance(fault, classes))
+        screen.fail(str(fault), code)
+        return int(code)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> ArgumentParser:
+    parser = _Parser(prog="truecopy", description="Keeps every service's copy of the data in step, and proves it.")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for verb in VERBS:
+        one = verbs.add_parser(verb.name, help=verb.purpose, description=verb.purpose)
+        verb.arguments(one)
+        one.add_argument("--json", action="store_true", help="print one object as the last line of standard output")
+        one.set_defaults(act=verb.act)
+    return parser

@@ -1,0 +1,40 @@
+"""`truecopy run`: what is deployed. The app's relay and workers in this process, until a signal stops them."""
+
+import asyncio
+import os
+from argparse import ArgumentParser, Namespace
+
+from truecopy_services.cli.screen import Exit, Screen
+from truecopy_services.cli.verb import Verb, app_argument, app_of
+from truecopy_services.opening import shown
+from truecopy_services.working import stopped_by_signals, work
+
+__all__ = ["RUN"]
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    app_argument(parser)
+    parser.add_argument("--only", metavar="WHAT", help="relay, workers, or the name of one projection")
+
+
+async def _run(arguments: Namespace, screen: Screen) -> Exit:
+    """The first SIGTERM or SIGINT ends it with exit code 0; a second one at once."""
+    app = app_of(arguments.app)
+    only = arguments.only
+    relay = only in (None, "relay")
+    projections = [] if only == "relay" else list(app.projections.values())
+    if only not in (None, "relay", "workers"):
+        projections = [app.find(only)]
+    stop = asyncio.Event()
+    with stopped_by_signals(stop):
+        async with app.open(store=False) as service:
+            log = shown(service.settings.log_of())
+            parts = [*(["relay"] if relay else []), *(projection.id for projection in projections)]
+            screen.say(f"{service.name}: {', '.join(parts) or 'nothing'} on {log}, process {os.getpid()}; stop with SIGTERM")
+            await work(service, stop, relay=relay, projections=projections)
+    screen.say(f"{service.name}: stopped, leases given back")
+    screen.finish({"service": service.name, "ran": parts, "stopped": True})
+    return Exit.GOOD
+
+
+RUN = Verb(name="run", purpose="run an app's relay and workers", arguments=_arguments, act=_run)

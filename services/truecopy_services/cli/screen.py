@@ -1,0 +1,43 @@
+"""What a verb shows: text for a person, or one JSON object as the last line of standard output, and an exit code."""
+
+import sys
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any
+
+from pydantic_core import to_json
+from rich.console import Console
+
+__all__ = ["Exit", "Screen"]
+
+
+class Exit(IntEnum):
+    """The exit codes. There is no fifth; what is no error of ours ends as Python ends it."""
+
+    GOOD = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+
+
+class Screen:
+    """With `json`, text goes to standard error, and only the object to standard output."""
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+        self.console = Console(stderr=json, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """A line for a person; it is never read as markup."""
+        self.console.print(text, markup=False)
+
+    def finish(self, found: Mapping[str, Any]) -> None:
+        """The object, if one was asked for: the last thing that a verb does."""
+        if self.json:
+            sys.stdout.write(to_json(dict(found)).decode() + "\n")
+            sys.stdout.flush()
+
+    def fail(self, message: str, code: Exit) -> None:
+        """One line that says what is wrong and what to do."""
+        print(f"truecopy: {' '.join(message.split())}", file=sys.stderr)
+        self.finish({"error": message, "exit": int(code)})

@@ -1,0 +1,39 @@
+"""The shape of a verb, and the arguments that verbs share."""
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from truecopy_services.app import Truecopy
+from truecopy_services.cli.screen import Exit, Screen
+from truecopy_services.errors import UsageError
+from truecopy_services.loading import load_app
+
+__all__ = ["APP_VARIABLE", "Verb", "app_argument", "app_of"]
+
+APP_VARIABLE = "TRUECOPY_APP"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """A verb of the command line. `arguments` declares what it takes, `act` does it and returns the exit code."""
+
+    name: str
+    purpose: str
+    arguments: Callable[[ArgumentParser], None]
+    act: Callable[[Namespace, Screen], Awaitable[Exit]]
+
+
+def app_argument(parser: ArgumentParser) -> None:
+    """APP, which may be left out when TRUECOPY_APP names it."""
+    told = f"module or module:attribute; {APP_VARIABLE} stands in for it"
+    parser.add_argument("app", metavar="APP", nargs="?", help=told)
+
+
+def app_of(given: str | None) -> Truecopy:
+    """The app that was named. Raises UsageError, and whatever the app's module raises."""
+    name = given or os.environ.get(APP_VARIABLE, "")
+    if not name:
+        raise UsageError(f"no app was named; give module or module:attribute, or set {APP_VARIABLE}")
+    return load_app(name)

@@ -1,0 +1,60 @@
+"""From the names that are given on a command line to apps and event types."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from truecopy_schemas import Event
+
+from truecopy_services.app import Truecopy
+from truecopy_services.errors import AppNotFoundError, UsageError
+
+__all__ = ["event_type", "load_app"]
+
+
+def load_app(name: str) -> Truecopy:
+    """The app `module:attribute`, or the only one of `module`, importable from here too.
+
+    Raises AppNotFoundError, and whatever the module itself raises.
+    """
+    module_name, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as fault:
+        if fault.name is None or not f"{module_name}.".startswith(f"{fault.name}."):
+            raise
+        raise AppNotFoundError(app=name, seen=f"there is no module {fault.name!r}") from None
+    except (TypeError, ValueError):
+        raise AppNotFoundError(app=name, seen="that is no module's name") from None
+    if attribute:
+        found = getattr(module, attribute, None)
+        if not isinstance(found, Truecopy):
+            raise AppNotFoundError(app=name, seen=f"{attribute!r} in it is {type(found).__name__}, expected a Truecopy")
+        return found
+    apps = {key: value for key, value in vars(module).items() if isinstance(value, Truecopy)}
+    if len({id(app) for app in apps.values()}) != 1:
+        raise AppNotFoundError(app=name, seen=f"the module has {', '.join(apps) or 'no Truecopy'}, expected one")
+    return next(iter(apps.values()))
+
+
+def event_type(name: str) -> type[Event]:
+    """The event class of a full name, a class name, or an entity that has one event type. Raises UsageError.
+
+    Event classes are known once their module is imported.
+    """
+    known = {cls.__event_name__: cls for cls in _subclasses(Event) if cls.__entity__}
+    found = {full: cls for full, cls in known.items() if name in (full, cls.__name__, cls.__entity__)}
+    if len(found) != 1:
+        seen = f"{len(found)} event types are meant by {name!r}" if found else f"no event type is called {name!r}"
+        raise UsageError(f"{seen}; name one of {', '.join(sorted(found or known)) or 'those that the app imports'}")
+    return next(iter(found.values()))
+
+
+def _subclasses(cls: type[Event]) -> Iterator[type[Event]]:
+    for one in cls.__subclasses__():
+        yield one
+        yield from _subclasses(one)

@@ -1,0 +1,102 @@
+"""Relay and workers of an open service at work in one process, until they are told to stop.
+
+The first SIGTERM or SIGINT lets everybody finish the batch at hand and give the leases back; a second ends the process at
+once, by the system's own default. What is away is waited for; what fails for good ends all, with its error.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+from truecopy_bus.errors import UnavailableError
+from truecopy_bus.limits import BACKOFF_FIRST_S, BACKOFF_LAST_S
+from truecopy_projections.projection import Projection
+
+from truecopy_services.errors import NoAnswerError
+from truecopy_services.service import Service
+
+__all__ = ["answering_within", "first_error", "stopped_by_signals", "work"]
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+_log = logging.getLogger("truecopy.run")
+
+
+async def work(service: Service, stop: asyncio.Event, *, relay: bool, projections: Collection[Projection[Any]]) -> None:
+    """Run a relay and one worker for each projection until `stop` is set.
+
+    Raises the first error of one that fails for good; the others end with it.
+    """
+    with first_error():
+        async with asyncio.TaskGroup() as tasks:
+            if relay:
+                tasks.create_task(_relay(service, stop))
+            for projection in projections:
+                tasks.create_task(service.worker(projection).run(stop))
+
+
+async def _relay(service: Service, stop: asyncio.Event) -> None:
+    """A relay whose store may be away at the start too."""
+    pause_s, away_since = BACKOFF_FIRST_S, None
+    while not stop.is_set():
+        try:
+            await service.store.open()
+        except UnavailableError as fault:
+            if away_since is None:
+                away_since = time.monotonic()
+                _log.warning("%s; trying again until it answers", fault)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await stop.wait()
+            pause_s = min(2 * pause_s, BACKOFF_LAST_S)
+        else:
+            if away_since is not None:
+                _log.warning("%s works again after %.1f s", service.store.database.name, time.monotonic() - away_since)
+            await service.relay().run(stop)
+            return
+
+
+@contextmanager
+def stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
+    """Set `stop` at the first SIGTERM or SIGINT; from then on either ends the process at once. In the main thread only.
+
+    Handlers of Python's own and not the event loop's, so that a loop that is stuck can still be ended by the second.
+    """
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in STOPPING}
+
+    def first(*_: object) -> None:
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_DFL)
+        loop.call_soon_threadsafe(stop.set)
+
+    for number in STOPPING:
+        signal.signal(number, first)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def first_error() -> Iterator[None]:
+    """What a task group raises as the one error that ended it: the others were cancelled for it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+@asynccontextmanager
+async def answering_within(timeout_s: float, what: str) -> AsyncIterator[None]:
+    """Raise NoAnswerError, which names `what`, when the block takes longer than `timeout_s` seconds."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError:
+        raise NoAnswerError(what=what, waited_s=timeout_s) from None

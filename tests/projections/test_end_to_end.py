@@ -1,0 +1,288 @@
+"""The way of a change, whole: from a write in the owner's database to a replica proven equal, damaged, mended, certified."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from truecopy_bus.logs.memory import MemoryLog
+from truecopy_bus.registry import Registry
+from truecopy_bus.relay import Relay
+from truecopy_bus.sql.address import connect
+from truecopy_bus.store import EventStore
+from truecopy_projections.certificate import certify, signing_key, verify
+from truecopy_projections.check import check
+from truecopy_projections.errors import NotEqualError, RepairRefusedError
+from truecopy_projections.projection import Projection
+from truecopy_projections.repair import repair
+from truecopy_projections.replica import Replica
+from truecopy_projections.replicas import open_replica
+from truecopy_projections.state import Reason
+from truecopy_projections.verdicts import Kind, Verdict
+from truecopy_projections.worker import Worker
+
+from tests.projections.bank import Closed, Deposited, balance, entries
+
+TOPIC = "bank.account"
+LEASE_S = 1.0
+
+
+class World(NamedTuple):
+    """One owner, one log, one replica."""
+
+    store: EventStore
+    log: MemoryLog
+    registry: Registry
+    relay: Relay
+    replica: Replica
+    execute: Callable[[str], Awaitable[None]]
+    """Runs one statement in the replica's database behind Truecopy's back."""
+
+    def worker(self, projection: Projection[Any]) -> Worker:
+        return Worker(projection, self.replica, self.log, self.registry, lease_s=LEASE_S, wait_s=0.02)
+
+    async def settle(self, *projections: Projection[Any]) -> None:
+        """Send all, mark, and apply all."""
+        await self.relay.drain()
+        await self.relay.mark()
+        for projection in projections:
+            worker = self.worker(projection)
+            while await worker.step():
+                pass
+            await worker._leave()
+
+    async def verdicts(self, projection: Projection[Any], *, deep: bool = False) -> tuple[Verdict, Verdict, Verdict]:
+        found = await check(projection, self.replica, self.log, self.registry, deep=deep, wait_s=0)
+        return found.delivered.verdict, found.computed.verdict, found.stored.verdict
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The replica's address, on either database."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:{tmp_path}/replica.db"
+
+
+@pytest.fixture
+async def world(url: str, tmp_path: Path) -> AsyncIterator[World]:
+    database, behind = await connect(f"sqlite:{tmp_path}/store.db"), await connect(url)
+    store = EventStore(database, service="bank", partitions=3)
+    await store.open()
+    log = MemoryLog()
+    registry = Registry(log)
+    await registry.ensure()
+    relay, replica = Relay(store, log, registry), await open_replica(url)
+
+    async def execute(sql: str) -> None:
+        async with behind.transaction() as tx:
+            await tx.fetch(sql)
+
+    try:
+        yield World(store, log, registry, relay, replica, execute)
+    finally:
+        await relay.leave()
+        for one in (replica, behind, database, registry, log):
+            await one.close()
+
+
+async def deposit(world: World, keys: int = 20, each: int = 3) -> None:
+    events = [(f"k{i % keys}", Deposited(amount=i)) for i in range(keys * each)]
+    await world.store.publish_many(events)
+
+
+EQUAL = (Verdict.EQUAL, Verdict.EQUAL, Verdict.EQUAL)
+
+
+@pytest.mark.parametrize("projection", [balance, entries], ids=["one row per key", "several"])
+async def test_a_write_reaches_the_replica_and_is_proven(world: World, projection: Projection[Any]) -> None:
+    await deposit(world)
+    await world.settle(projection)
+
+    assert await world.verdicts(projection) == EQUAL
+    assert await world.verdicts(projection, deep=True) == EQUAL
+    await world.store.publish("k1", Closed())
+    await world.settle(projection)
+    assert await world.verdicts(projection) == EQUAL
+
+
+DAMAGE = {
+    "a value": ("UPDATE balance__v1 SET amount = 999 WHERE _key = 'k3'", Kind.DIFFERENT, ("amount",)),
+    "a row deleted": ("DELETE FROM balance__v1 WHERE _key = 'k3'", Kind.MISSING, ("account", "amount", "mean", "events")),
+    "a ghost": (
+        "INSERT INTO balance__v1 SELECT account, amount, mean, events, 'k3ghost', _part, _hash FROM balance__v1 "
+        "WHERE _key = 'k3'",
+        Kind.GHOST,
+        ("account", "amount", "mean", "events"),
+    ),
+    "the hash": ("UPDATE balance__v1 SET _hash = (SELECT _hash FROM balance__v1 WHERE _key = 'k4') WHERE _key = 'k3'",
+                 Kind.DIFFERENT, ("_hash",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+async def test_damage_is_found_by_row_and_field_and_mended(world: World, name: str) -> None:
+    statement, kind, fields = DAMAGE[name]
+    await deposit(world)
+    await world.settle(balance)
+    await world.execute(statement)
+
+    found = await check(balance, world.replica, world.log, world.registry, wait_s=0)
+    planned = await repair(balance, world.replica, world.log, world.registry)
+    still = await check(balance, world.replica, world.log, world.registry, wait_s=0)
+    applied = await repair(balance, world.replica, world.log, world.registry, apply=True)
+
+    assert (found.delivered.verdict, found.stored.verdict) == (Verdict.EQUAL, Verdict.DIVERGED)
+    (difference,) = found.differences
+    assert difference.key.startswith("k3")
+    assert (difference.kind, tuple(difference.fields)) == (kind, fields)
+    assert list(planned.planned) == [difference]
+    assert still.differences == found.differences, "a dry run changes nothing"
+    assert applied.applied
+    assert await world.verdicts(balance, deep=True) == EQUAL
+    async with world.replica.snapshot() as snapshot:
+        assert len(await snapshot.journal("repair")) == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE truecopy_partitions SET row_digest = input_digest WHERE part = 0",
+        "UPDATE truecopy_partitions SET rows = (SELECT p.rows FROM truecopy_partitions p WHERE p.part = 1) WHERE part = 0",
+        "UPDATE balance__v1_keys SET element = previous WHERE key = 'k3'",
+        "UPDATE balance__v1_keys SET version = version + 1, applied = applied + 1 WHERE key = 'k3'",
+        "UPDATE truecopy_partitions SET input_digest = row_digest WHERE part = 0",
+    ],
+    ids=["digest total", "digest vector", "element", "version", "input digest"],
+)
+async def test_altered_companions_are_found_by_a_deep_check_and_mended(world: World, statement: str) -> None:
+    await deposit(world)
+    await world.settle(balance)
+    await world.execute(statement)
+
+    assert await world.verdicts(balance, deep=True) != EQUAL
+    await repair(balance, world.replica, world.log, world.registry, apply=True)
+    assert await world.verdicts(balance, deep=True) == EQUAL
+
+
+async def test_a_forged_row_with_a_right_hash_is_still_found(world: World) -> None:
+    from truecopy_projections.digest import row_hash
+
+    await deposit(world)
+    await world.settle(balance)
+    async with world.replica.snapshot() as snapshot:
+        _, (row,) = await snapshot.get(balance, "k3")
+    forged = row_hash(balance.id, "k3", (row.values[0], 999, *row.values[2:])).hex()
+    literal = f"'\\x{forged}'::bytea" if "postgres" in world.replica.name else f"x'{forged}'"
+    await world.execute(f"UPDATE balance__v1 SET amount = 999, _hash = {literal} WHERE _key = 'k3'")
+
+    found = await check(balance, world.replica, world.log, world.registry, wait_s=0)
+
+    assert found.stored.verdict is Verdict.DIVERGED
+    assert found.differences[0].fields == {"amount": (999, row.values[1])}
+
+
+async def test_a_rotted_row_is_not_built_upon_and_goes_on_after_repair(world: World) -> None:
+    await deposit(world)
+    await world.settle(balance)
+    await world.execute("UPDATE balance__v1 SET amount = 999 WHERE _key = 'k3'")
+    await world.store.publish("k3", Deposited(amount=1))
+    await world.settle(balance)
+
+    async with world.replica.snapshot() as snapshot:
+        state, _ = await snapshot.get(balance, "k3")
+    assert state is not None
+    assert state.parked is Reason.ROTTEN
+    await repair(balance, world.replica, world.log, world.registry, apply=True)
+    await world.settle(balance)
+
+    assert await world.verdicts(balance, deep=True) == EQUAL
+
+
+async def test_a_parked_key_is_never_shown_as_converged(world: World) -> None:
+    await deposit(world)
+    await world.store.publish_many([("k3", Deposited(amount=666)), ("k3", Deposited(amount=1))])
+    await world.settle(balance)
+
+    found = await check(balance, world.replica, world.log, world.registry, wait_s=0)
+
+    assert (found.verdict, found.parked, found.computed.verdict) == (Verdict.PARKED, ["k3"], Verdict.EQUAL)
+
+
+async def test_what_is_not_applied_yet_is_behind_and_what_is_not_marked_is_unproven(world: World) -> None:
+    await deposit(world)
+    await world.settle(balance)
+    await deposit(world)
+    await world.relay.drain()
+
+    assert (await world.verdicts(balance))[0] is Verdict.BEHIND
+
+
+async def test_only_what_is_equal_is_certified(world: World, tmp_path: Path) -> None:
+    await deposit(world)
+    await world.settle(balance)
+    key = signing_key(tmp_path / "signing.pem")
+    found = await check(balance, world.replica, world.log, world.registry, wait_s=0)
+    certificate = await certify(balance, world.replica, found, key)
+    await world.execute("UPDATE balance__v1 SET amount = 999 WHERE _key = 'k3'")
+    worse = await check(balance, world.replica, world.log, world.registry, wait_s=0)
+
+    assert verify(certificate)
+    assert not verify({**certificate, "count": certificate["count"] + 1})
+    assert signing_key(tmp_path / "signing.pem").private_bytes_raw() == key.private_bytes_raw()
+    with pytest.raises(NotEqualError, match="DIVERGED"):
+        await certify(balance, world.replica, worse, key)
+
+
+async def test_a_repair_above_its_limit_changes_nothing(world: World) -> None:
+    await deposit(world)
+    await world.settle(balance)
+    await world.execute("UPDATE balance__v1 SET amount = 999")
+
+    with pytest.raises(RepairRefusedError, match="20 rows differ"):
+        await repair(balance, world.replica, world.log, world.registry, apply=True, rows_max=19)
+
+    assert len((await check(balance, world.replica, world.log, world.registry, wait_s=0)).differences) == 20
+
+
+async def test_a_log_that_lost_its_beginning_can_no_longer_be_folded(world: World) -> None:
+    await deposit(world)
+    await world.settle(balance)
+    await world.log.trim(TOPIC, 0, before_offset=2)
+
+    found = await check(balance, world.replica, world.log, world.registry, wait_s=0)
+
+    assert (found.delivered.verdict, found.computed.verdict) == (Verdict.EQUAL, Verdict.UNPROVEN)
+    with pytest.raises(RepairRefusedError, match="no longer begins"):
+        await repair(balance, world.replica, world.log, world.registry)
+
+
+async def test_an_event_lost_on_the_way_shows_at_the_next_mark(world: World) -> None:
+    await deposit(world)
+    await world.relay.drain()
+    partition = world.log._topics[TOPIC].partitions[0]
+    lost = partition.records.pop()
+    partition.records.append(lost._replace(key=b"\0nobody", value=None))
+    await world.settle(balance)
+
+    delivered, _, _ = await world.verdicts(balance)
+
+    assert delivered is Verdict.DIVERGED
+
+
+async def test_workers_share_partitions_and_end_when_told(world: World) -> None:
+    await deposit(world)
+    stop = asyncio.Event()
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(world.worker(balance).run(stop))
+        group.create_task(world.relay.run(stop))
+        for i in range(10):
+            await world.store.publish(f"k{i}", Deposited(amount=1))
+        counts: list[int] = []
+        while 70 not in counts:
+            found = await check(balance, world.replica, world.log, world.registry, wait_s=15)
+            assert found.verdict is Verdict.EQUAL, found.as_json()
+            counts.append(found.count)
+        stop.set()
