@@ -19,6 +19,8 @@ import socket
 from collections.abc import Collection
 from contextlib import suppress
 
+from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, encode
+
 from truecopy_bus import leases, outbox
 from truecopy_bus.errors import (
     IncarnationError,
@@ -48,7 +50,6 @@ from truecopy_bus.relay_pass import append, decide
 from truecopy_bus.relay_schemas import SchemaClaims
 from truecopy_bus.relay_status import HeldPartition, PartitionStatus, RelayedEntity, RelayStatus
 from truecopy_bus.store import EventStore
-from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, encode
 
 __all__ = ["Relay"]
 
@@ -110,26 +111,26 @@ class Relay:
     async def drain(self) -> int:
         """Relay all that is there and can be sent; how many events were appended. Raises UnavailableError at once."""
         before = self._sent
-        self._check_at = self._renew_at = 0.0
-        while await self.step():
-            pass
+        moved = await self.step(afresh=True)
+        while moved:
+            moved = await self.step()
         return self._sent - before
 
-    async def step(self) -> int:
+    async def step(self, *, afresh: bool = False) -> int:
         """One pass over everything that is due. Returns 0 when another pass at once would find nothing to do.
 
-        Raises UnavailableError; the next call looks at everything anew.
+        `afresh` looks at entities, topics and leases now, due or not. Raises UnavailableError; the next step is afresh.
         """
         async with self._turn:
             try:
-                if _now() >= self._check_at:
+                if afresh or _now() >= self._check_at or await self._met_new():
                     await self._check()
-                if _now() >= self._renew_at:
+                if afresh or _now() >= self._renew_at:
                     await self._renew()
                 busy = await self._busy()
                 return sum([await self._advance(entity, busy.get(entity.name, [])) for entity in self._flowing()])
             except UnavailableError:
-                self._check_at = 0.0
+                self._check_at = self._renew_at = 0.0
                 raise
 
     async def mark(self) -> None:
@@ -158,6 +159,9 @@ class Relay:
             entities={name: entity.status() for name, entity in sorted(self._entities.items())},
             refused={fingerprint.hex(): reason for fingerprint, reason in sorted(self._claims.refused.items())},
         )
+
+    async def _met_new(self) -> bool:
+        return self._store.unread and not (await self._store.entities()).keys() <= self._entities.keys()
 
     async def _check(self) -> None:
         """Look for new entities, and whether registry and topics still live the lives that we fill."""

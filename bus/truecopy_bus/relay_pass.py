@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from truecopy_schemas.framing import frame
+
 from truecopy_bus import outbox
 from truecopy_bus.fold import Head
 from truecopy_bus.limits import APPEND_RECORDS_MAX, RELAY_BYTES_MAX, RELAY_ROWS_MAX
@@ -14,7 +16,6 @@ from truecopy_bus.record import Incarnation, Outgoing
 from truecopy_bus.relay_plan import OutboxRow, RelayPlan, plan
 from truecopy_bus.relay_schemas import SchemaClaims
 from truecopy_bus.sql.port import Database
-from truecopy_schemas.framing import frame
 
 __all__ = ["Decided", "append", "decide"]
 
@@ -63,9 +64,7 @@ async def append(log: Log, topic: str, plans: Mapping[int, RelayPlan], ids: Mapp
             raise end
 
 
-async def _planned(
-    claims: SchemaClaims, rows: Sequence[OutboxRow], ledger: Mapping[str, Head], was: Filled
-) -> RelayPlan:
+async def _planned(claims: SchemaClaims, rows: Sequence[OutboxRow], ledger: Mapping[str, Head], was: Filled) -> RelayPlan:
     await claims.claim({row.fingerprint for row in rows})
     return plan(rows, ledger, count=was.events, digest=was.digest, refused=claims.refused)
 

@@ -45,9 +45,7 @@ class Publisher:
     def __init__(self, store: "EventStore", connection: Connection) -> None:
         self._store, self._connection = store, connection
 
-    async def publish(
-        self, key: str, event: Event, *, expected_version: int | None = None, tx: str | None = None
-    ) -> Token:
+    async def publish(self, key: str, event: Event, *, expected_version: int | None = None, tx: str | None = None) -> Token:
         """Append one event to the key's history. `expected_version` 0 says that the key must be new.
 
         Raises InvalidEventError before anything is sent to the database, and VersionConflictError with nothing of this
@@ -82,7 +80,12 @@ class EventStore:
         self.committed = asyncio.Event()
         self._entities: dict[str, int] = {}
         self._fingerprints: set[bytes] = set()
-        self._met_new = False
+        self._unread: set[str | bytes] = set()
+
+    @property
+    def unread(self) -> bool:
+        """Whether an entity or a schema was published that `entities` has not found committed yet."""
+        return bool(self._unread)
 
     async def open(self) -> None:
         """Create the tables that are missing. Call it before anything else; again, it changes nothing."""
@@ -101,9 +104,7 @@ class EventStore:
         """Publish on a connection of the caller's own (apsw, sqlite3 or asyncpg) in the transaction that is open on it."""
         return Publisher(self, borrowed(connection))
 
-    async def publish(
-        self, key: str, event: Event, *, expected_version: int | None = None, tx: str | None = None
-    ) -> Token:
+    async def publish(self, key: str, event: Event, *, expected_version: int | None = None, tx: str | None = None) -> Token:
         """`Publisher.publish` in a transaction of its own."""
         return (await self.publish_many([(key, event, expected_version)], tx=tx))[0]
 
@@ -121,9 +122,7 @@ class EventStore:
     async def version(self, entity: str, key: str) -> int:
         """The latest version of a key, 0 if it has none."""
         async with self.database.snapshot() as connection:
-            rows = await connection.fetch(
-                "SELECT version FROM truecopy_heads WHERE entity = $1 AND key = $2", entity, key
-            )
+            rows = await connection.fetch("SELECT version FROM truecopy_heads WHERE entity = $1 AND key = $2", entity, key)
         return int(rows[0][0]) if rows else 0
 
     async def pending(self, entity: str) -> Pending:
@@ -143,12 +142,12 @@ class EventStore:
             fingerprints = await connection.fetch("SELECT fingerprint FROM truecopy_schemas")
         self._entities = {entity: partitions for entity, partitions in entities}
         self._fingerprints = {row[0] for row in fingerprints}
-        self._met_new = False
+        self._unread -= self._entities.keys() | self._fingerprints
         return dict(self._entities)
 
     async def _learn(self) -> None:
         # Before the next transaction and not after a commit, which a fault here would make look like a failure.
-        if self._met_new:
+        if self._unread:
             await self.entities()
 
     async def _write(
@@ -160,9 +159,7 @@ class EventStore:
         partitions = await self._declare(connection, {one.declared for one in prepared})
         may_conflict = any(one.expected is not None for one in prepared)
         async with connection.savepoint() if may_conflict and not alone else nullcontext():
-            taken = await connection.fetch(
-                take_versions(connection.dialect), orjson.dumps(demands(prepared)).decode()
-            )
+            taken = await connection.fetch(take_versions(connection.dialect), orjson.dumps(demands(prepared)).decode())
             versions = numbered(prepared, {(entity, key): version for entity, key, version in taken})
         stamps = await connection.fetch(next_ids(connection.dialect), len(prepared))
         rows: list[Row] = []
@@ -180,20 +177,19 @@ class EventStore:
         entities = sorted({one.entity for one in declared})
         known = {entity: self._entities[entity] for entity in entities if entity in self._entities}
         if asked := [(entity,) for entity in entities if entity not in known]:
-            self._met_new = True
+            self._unread.update(entity for (entity,) in asked)
             known.update(await connection.pick(ENTITIES, ("entity",), asked))
             if missing := [entity for (entity,) in asked if entity not in known]:
                 for entity in missing:
                     await connection.fetch(
-                        "INSERT INTO truecopy_entities (entity, partitions) VALUES ($1, $2) "
-                        "ON CONFLICT (entity) DO NOTHING",
+                        "INSERT INTO truecopy_entities (entity, partitions) VALUES ($1, $2) ON CONFLICT (entity) DO NOTHING",
                         entity,
                         self.partitions,
                     )
                 known.update(await connection.pick(ENTITIES, ("entity",), [(entity,) for entity in missing]))
         unknown = {one.fingerprint: one for one in declared if one.fingerprint not in self._fingerprints}
         if unknown:
-            self._met_new = True
+            self._unread.update(unknown)
             there = await connection.pick(SCHEMAS, ("fingerprint",), [(each,) for each in unknown])
             for fingerprint, _, _ in there:
                 del unknown[fingerprint]

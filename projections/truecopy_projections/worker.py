@@ -99,7 +99,7 @@ class Worker:
                         _log.warning("%s: works again after %.1f s", self.projection.id, away)
                         away_since, backoff = None, BACKOFF_FIRST_S
         finally:
-            await self._leave()
+            await self.leave()
 
     async def step(self) -> int:
         """One round: heartbeat when due, one batch. Returns the records read. Raises what `run` waits for."""
@@ -266,7 +266,8 @@ class Worker:
         if reader is not None:
             await reader.close()
 
-    async def _leave(self) -> None:
+    async def leave(self) -> None:
+        """Give the partitions back, within the time of a lease; after that they run out by themselves. `run` ends with it."""
         await self._close_reader()
         if not self._member:
             return

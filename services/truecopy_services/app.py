@@ -89,6 +89,12 @@ class Truecopy:
             raise UnknownProjectionError(f"service {self.service!r} declares no projection {name!r}; it has {known}")
         return max(found, key=lambda p: p.number)
 
+    def at(self, settings: Settings) -> "Truecopy":
+        """The same service and projections, with `settings` in place of environment and arguments."""
+        other = Truecopy(self.service, partitions=self.partitions, settings=settings)
+        other._projections.update(self._projections)
+        return other
+
     def settings(self) -> Settings:
         """The settings as they are now. Raises SettingError."""
         if self._settings is None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-
 from truecopy_bus.errors import LogUnavailableError
 from truecopy_bus.fold import UNKNOWN, Head, Verdict, fold, moved
 from truecopy_bus.genesis import control_of
@@ -147,7 +146,7 @@ class Valve:
     def __init__(self, log: Log) -> None:
         self._log = log
         self.away = False
-        self.holds: Callable[[Sequence[Outgoing]], bool] = lambda records: False
+        self.holds: Callable[[Sequence[Outgoing]], bool] = lambda _: False
         self.holding, self.released, self.refused = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def append(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
@@ -259,9 +258,9 @@ async def test_a_namespace_precedes_the_topic(store: EventStore, memory: MemoryL
 async def test_a_running_relay_wakes_at_a_commit_and_marks(store: EventStore, log: Log) -> None:
     relay = Relay(store, log, Registry(log), mark_events=1)
     stop = asyncio.Event()
+    await log.create(TopicSpec(name=ENTITY, partitions=4))
     running = asyncio.create_task(relay.run(stop))
     await store.publish_many(purchases(10, keys=1))
-    await relay.drain()
 
     judged = await judge(log).read_until(lambda judged: judged.applied == 10 and judged.marks["equal"] > 0)
     await store.publish("k0", Bought(cents=1))
@@ -518,9 +517,7 @@ async def kill_at(point: str, database_url: str, log_path: Path) -> None:
     await victim.wait()
 
 
-@pytest.mark.parametrize(
-    ("point", "twice"), [("relay.appended@1", 300), ("relay.recorded@1", 0), ("relay.marked@1", 0)]
-)
+@pytest.mark.parametrize(("point", "twice"), [("relay.appended@1", 300), ("relay.recorded@1", 0), ("relay.marked@1", 0)])
 async def test_a_killed_relay_loses_nothing(
     store: EventStore, database_url: str, tmp_path: Path, point: str, twice: int
 ) -> None:

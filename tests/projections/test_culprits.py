@@ -34,14 +34,18 @@ REFERENCE_POSTGRES = f"""
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opened]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    found: str = request.getfixturevalue("postgres_url") if request.param == "postgres" else f"sqlite:{tmp_path}/replica.db"
+    return found
+
+
+@pytest.fixture
+async def opened(url: str) -> AsyncIterator[Opened]:
     """A replica, and a way for its user to change the table, in the words of either database."""
-    kind = request.param
-    url = f"sqlite:{tmp_path / 'replica.db'}" if kind == "sqlite" else request.getfixturevalue("postgres_url")
     database = await connect(url)
 
     async def constrain(*, sqlite: str, postgres: str) -> None:
-        await database.install((), (sqlite if kind == "sqlite" else postgres,))
+        await database.install((), (sqlite if url.startswith("sqlite:") else postgres,))
 
     yield SqlReplica(database), constrain
     await database.close()
@@ -59,7 +63,7 @@ async def test_rows_that_a_constraint_refuses_are_found_among_thousands(opened: 
     plan = await plan_of(replica, rows)
     await constrain(sqlite=REFUSE_NEGATIVE_SQLITE, postgres=REFUSE_NEGATIVE_POSTGRES)
 
-    with pytest.raises(DataRefusedError, match="no.debts"):
+    with pytest.raises(DataRefusedError, match=r"no[ _]debts"):
         await replica.apply(LINES, [plan])
     found = await replica.culprits(LINES, [plan])
 

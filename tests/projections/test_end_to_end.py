@@ -1,98 +1,21 @@
 """The way of a change, whole: from a write in the owner's database to a replica proven equal, damaged, mended, certified."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from truecopy_bus.logs.memory import MemoryLog
-from truecopy_bus.registry import Registry
-from truecopy_bus.relay import Relay
-from truecopy_bus.sql.address import connect
-from truecopy_bus.store import EventStore
 from truecopy_projections.certificate import certify, signing_key, verify
 from truecopy_projections.check import check
+from truecopy_projections.digest import row_hash
 from truecopy_projections.errors import NotEqualError, RepairRefusedError
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import repair
-from truecopy_projections.replica import Replica
-from truecopy_projections.replicas import open_replica
 from truecopy_projections.state import Reason
 from truecopy_projections.verdicts import Kind, Verdict
-from truecopy_projections.worker import Worker
 
 from tests.projections.bank import Closed, Deposited, balance, entries
-
-TOPIC = "bank.account"
-LEASE_S = 1.0
-
-
-class World(NamedTuple):
-    """One owner, one log, one replica."""
-
-    store: EventStore
-    log: MemoryLog
-    registry: Registry
-    relay: Relay
-    replica: Replica
-    execute: Callable[[str], Awaitable[None]]
-    """Runs one statement in the replica's database behind Truecopy's back."""
-
-    def worker(self, projection: Projection[Any]) -> Worker:
-        return Worker(projection, self.replica, self.log, self.registry, lease_s=LEASE_S, wait_s=0.02)
-
-    async def settle(self, *projections: Projection[Any]) -> None:
-        """Send all, mark, and apply all."""
-        await self.relay.drain()
-        await self.relay.mark()
-        for projection in projections:
-            worker = self.worker(projection)
-            while await worker.step():
-                pass
-            await worker._leave()
-
-    async def verdicts(self, projection: Projection[Any], *, deep: bool = False) -> tuple[Verdict, Verdict, Verdict]:
-        found = await check(projection, self.replica, self.log, self.registry, deep=deep, wait_s=0)
-        return found.delivered.verdict, found.computed.verdict, found.stored.verdict
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The replica's address, on either database."""
-    if request.param == "postgres":
-        return str(request.getfixturevalue("postgres_url"))
-    return f"sqlite:{tmp_path}/replica.db"
-
-
-@pytest.fixture
-async def world(url: str, tmp_path: Path) -> AsyncIterator[World]:
-    database, behind = await connect(f"sqlite:{tmp_path}/store.db"), await connect(url)
-    store = EventStore(database, service="bank", partitions=3)
-    await store.open()
-    log = MemoryLog()
-    registry = Registry(log)
-    await registry.ensure()
-    relay, replica = Relay(store, log, registry), await open_replica(url)
-
-    async def execute(sql: str) -> None:
-        async with behind.transaction() as tx:
-            await tx.fetch(sql)
-
-    try:
-        yield World(store, log, registry, relay, replica, execute)
-    finally:
-        await relay.leave()
-        for one in (replica, behind, database, registry, log):
-            await one.close()
-
-
-async def deposit(world: World, keys: int = 20, each: int = 3) -> None:
-    events = [(f"k{i % keys}", Deposited(amount=i)) for i in range(keys * each)]
-    await world.store.publish_many(events)
-
-
-EQUAL = (Verdict.EQUAL, Verdict.EQUAL, Verdict.EQUAL)
+from tests.projections.world import EQUAL, TOPIC, World, deposit
 
 
 @pytest.mark.parametrize("projection", [balance, entries], ids=["one row per key", "several"])
@@ -167,8 +90,6 @@ async def test_altered_companions_are_found_by_a_deep_check_and_mended(world: Wo
 
 
 async def test_a_forged_row_with_a_right_hash_is_still_found(world: World) -> None:
-    from truecopy_projections.digest import row_hash
-
     await deposit(world)
     await world.settle(balance)
     async with world.replica.snapshot() as snapshot:

@@ -387,7 +387,9 @@ class LogSuite:
         reader, positions, found = log.reader(topic), {0: 1, 1: 1, 2: 1}, set[int]()
 
         for _ in range(40):
-            for record in await reader.read(positions, records_max=10, wait_s=self.patience_s):
+            records = await reader.read(positions, records_max=10, wait_s=self.patience_s)
+            assert records
+            for record in records:
                 positions[record.partition] = record.offset + 1
                 found.add(record.partition)
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import sys
+import threading
 from argparse import ArgumentParser, Namespace
 
 from truecopy_services.cli.screen import Exit, Screen
@@ -15,6 +17,7 @@ __all__ = ["RUN"]
 def _arguments(parser: ArgumentParser) -> None:
     app_argument(parser)
     parser.add_argument("--only", metavar="WHAT", help="relay, workers, or the name of one projection")
+    parser.add_argument("--with-parent", action="store_true", help="end at once when standard input is closed")
 
 
 async def _run(arguments: Namespace, screen: Screen) -> Exit:
@@ -26,6 +29,8 @@ async def _run(arguments: Namespace, screen: Screen) -> Exit:
     if only not in (None, "relay", "workers"):
         projections = [app.find(only)]
     stop = asyncio.Event()
+    if arguments.with_parent:
+        _end_with_parent()
     with stopped_by_signals(stop):
         async with app.open(store=False) as service:
             log = shown(service.settings.log_of())
@@ -35,6 +40,17 @@ async def _run(arguments: Namespace, screen: Screen) -> Exit:
     screen.say(f"{service.name}: stopped, leases given back")
     screen.finish({"service": service.name, "ran": parts, "stopped": True})
     return Exit.GOOD
+
+
+def _end_with_parent() -> None:
+    """Whoever started us holds the other end of our standard input: when that is gone, so is the need to leave in order."""
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        os._exit(Exit.FAILED)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 RUN = Verb(name="run", purpose="run an app's relay and workers", arguments=_arguments, act=_run)

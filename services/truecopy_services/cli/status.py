@@ -1,0 +1,69 @@
+"""`truecopy status`: what is behind, parked, halted or away."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from truecopy_services.cli.screen import Exit, Screen
+from truecopy_services.cli.verb import Verb, app_argument, app_of
+from truecopy_services.opening import shown
+from truecopy_services.status import ServiceStatus, status
+
+__all__ = ["STATUS"]
+
+COLUMNS = ("projection", "partition", "log", "position", "lag", "count", "parked", "foreign", "halted", "holder")
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    app_argument(parser)
+
+
+async def _status(arguments: Namespace, screen: Screen) -> Exit:
+    app = app_of(arguments.app)
+    async with app.open(store=False) as service:
+        found = await status(service, log_name=shown(service.settings.log_of()))
+    screen.console.print(_table(found))
+    for entity in found.entities or ():
+        holders = sorted({holder for holder in entity.holders.values() if holder})
+        relay = ", ".join(holders) or "no relay is running"
+        oldest = f", the oldest for {entity.oldest_s:.1f} s" if entity.pending else ""
+        screen.say(f"outbox of {entity.entity}: {entity.pending} events wait{oldest}; {relay}")
+    if found.entities is None:
+        screen.say("outbox: unknown")
+    for projection in found.projections:
+        for why in projection.unknown:
+            screen.say(f"{projection.id}: unknown: {why}")
+    for away in found.unreachable:
+        screen.say(away)
+    screen.finish(asdict(found))
+    return Exit.UNREACHABLE if found.unreachable else Exit.GOOD
+
+
+def _table(found: ServiceStatus) -> Table:
+    table = Table(title=f"{found.service} on {found.log}", title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in ("projection", "halted", "holder") else "right")
+    for projection in found.projections:
+        for one in projection.partitions:
+            bounds = "?" if one.end is None else f"{one.start}..{one.end}"
+            figures = (one.position, one.lag, one.count, one.parked, one.foreign)
+            table.add_row(
+                projection.id,
+                str(one.partition),
+                bounds,
+                *map(_told, figures),
+                escape(_told(one.halted)),
+                escape(one.holder or ("?" if one.position is None else "-")),
+            )
+    return table
+
+
+def _told(value: Any) -> str:
+    """What is not known is a question mark, never a zero."""
+    return "?" if value is None else str(value)
+
+
+STATUS = Verb(name="status", purpose="show lag, outbox, parked keys and leases", arguments=_arguments, act=_status)

@@ -1,0 +1,134 @@
+"""Where the demo's log and databases are, and plain SQL on them, past Truecopy.
+
+Embedded, all are files of one folder. With real servers each service gets a database of its own, and the log a namespace of
+its own; both are removed at the end, unless they are to be kept or the server ends anyway.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import apsw
+from truecopy_bus.errors import TopicMissingError, UnavailableError
+from truecopy_bus.registry import SCHEMAS_TOPIC
+
+from truecopy_services.config import Settings
+from truecopy_services.errors import UsageError
+from truecopy_services.opening import open_log
+from truecopy_services.servers import Server, kafka, postgres
+
+__all__ = ["SERVICES", "Places", "places"]
+
+SERVICES = ("shop", "marketing", "billing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """`shared` are settings of all services, `databases` the DSN of each service; empty if they are files."""
+
+    directory: Path
+    shared: Mapping[str, Any]
+    databases: Mapping[str, str]
+
+    def settings(self, service: str) -> Settings:
+        """A service's settings, whatever the environment says."""
+        address = self.databases.get(service, "")
+        return Settings(**self.shared, store=address, replica=address)
+
+    def environment(self, service: str) -> dict[str, str]:
+        """The same for a process of the service."""
+        address = self.databases.get(service, "")
+        stated = {**self.shared, "store": address, "replica": address}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TRUECOPY_")}
+        return inherited | {f"TRUECOPY_{name.upper()}": str(value) for name, value in stated.items()}
+
+    async def sql(self, service: str, statement: str) -> list[tuple[Any, ...]]:
+        """Run one statement on a service's replica, as anybody with its address could."""
+        if not self.databases:
+            path = self.settings(service).replica_of(service).removeprefix("sqlite:")
+            return await asyncio.to_thread(_sqlite, path, statement)
+        return await _postgres(self.databases[service], statement)
+
+
+@asynccontextmanager
+async def places(
+    *, keep: Path | None, on_kafka: bool, on_postgres: bool, settings: Mapping[str, Any], say: Callable[[str], None]
+) -> AsyncIterator[Places]:
+    """Make them, with servers if asked; `settings` are those that all services share. Raises UsageError, ServerError."""
+    async with AsyncExitStack() as stack:
+        directory = _directory(stack, keep)
+        shared: dict[str, Any] = {**settings, "home": directory, "log": "", "namespace": ""}
+        databases: dict[str, str] = {}
+        label = f"demo_{secrets.token_hex(4)}"
+        if on_kafka:
+            given = _given("kafka", "TRUECOPY_LOG", "TRUECOPY_KAFKA")
+            server: Server = await asyncio.to_thread(stack.enter_context, kafka(given=given, say=say))
+            say(f"Kafka: {server.rung}")
+            shared |= {"log": given or server.url, "namespace": label}
+            if server.machine is None and keep is None:
+                stack.push_async_callback(_delete_topics, Settings(**shared))
+        if on_postgres:
+            given = _given("postgres", "TRUECOPY_REPLICA", "TRUECOPY_STORE", "TRUECOPY_POSTGRES")
+            server = await asyncio.to_thread(stack.enter_context, postgres(given=given, say=say))
+            say(f"PostgreSQL: {server.rung}")
+            for service in SERVICES:
+                name = f"{label}_{service}"
+                await _postgres(server.url, f"CREATE DATABASE {name}")
+                databases[service] = urlsplit(server.url)._replace(path=f"/{name}").geturl()
+                if server.machine is None and keep is None:
+                    stack.push_async_callback(_postgres, server.url, f"DROP DATABASE {name} WITH (FORCE)")
+        yield Places(directory=directory, shared=shared, databases=databases)
+
+
+def _directory(stack: AsyncExitStack, keep: Path | None) -> Path:
+    if keep is None:
+        directory = Path(tempfile.mkdtemp(prefix="truecopy-demo-"))
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        return directory
+    if keep.exists() and any(keep.iterdir()):
+        raise UsageError(f"--keep {keep}: the folder is not empty; name a new one")
+    keep.mkdir(parents=True, exist_ok=True)
+    return keep.absolute()
+
+
+def _given(scheme: str, *names: str) -> str | None:
+    """The first of these variables that names such a server."""
+    return next((value for name in names if (value := os.environ.get(name, "")).startswith(scheme) or "://" not in value and value), None)
+
+
+async def _delete_topics(settings: Settings) -> None:
+    log: Any = open_log(settings)
+    try:
+        for topic in ("shop.customer", SCHEMAS_TOPIC):
+            await log.delete(settings.topic_prefix + topic)
+    except (TopicMissingError, UnavailableError):
+        pass  # nothing of the demo's outcome depends on it
+    finally:
+        await log.close()
+
+
+def _sqlite(path: str, statement: str) -> list[tuple[Any, ...]]:
+    connection = apsw.Connection(path)
+    try:
+        connection.set_busy_timeout(10_000)
+        return list(connection.execute(statement))
+    finally:
+        connection.close()
+
+
+async def _postgres(address: str, statement: str) -> list[tuple[Any, ...]]:
+    import asyncpg
+
+    connection = await asyncpg.connect(address, timeout=10)
+    try:
+        return [tuple(row) for row in await connection.fetch(statement, timeout=60)]
+    finally:
+        await connection.close(timeout=10)
