@@ -14,6 +14,7 @@ from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, Genesis, Mark
 from truecopy_schemas.control import decode as decode_control
 from truecopy_schemas.errors import ForeignRecordError, InvalidSchemaError, NewerFormatError, TruecopyError, UndecodableError
 from truecopy_schemas.framing import unframe
+from truecopy_schemas.limits import KEY_BYTES_MAX
 
 from truecopy_projections.projection import Change, Handler, Projection, SubKey
 from truecopy_projections.state import Reason
@@ -112,7 +113,7 @@ class Reading:
         if record.key is None or record.value is None:
             return Foreign(record, "its key is null" if record.key is None else "its value is null")
         try:
-            key = record.key.decode()
+            key = _key(record.key)
             schema_id, framed = unframe(record.value)
             body = bytes(framed)
             version = read_version(body)
@@ -141,6 +142,13 @@ class Reading:
 
     def _every(self) -> tuple[SubKey, ...] | None:
         return None if self._projection.key else ((),)
+
+
+def _key(name: bytes) -> str:
+    """The key as text. Raises ForeignRecordError for one that no owner can have published, and no database index takes."""
+    if len(name) > KEY_BYTES_MAX or b"\0" in name:
+        raise ForeignRecordError(f"its key has {len(name)} bytes (at most {KEY_BYTES_MAX} are taken) or holds U+0000")
+    return name.decode()
 
 
 def _control(record: Record) -> Item:

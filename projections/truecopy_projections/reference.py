@@ -24,6 +24,7 @@ from truecopy_schemas.errors import (
     UnknownSchemaError,
 )
 from truecopy_schemas.framing import unframe
+from truecopy_schemas.limits import KEY_BYTES_MAX
 
 from truecopy_projections.limits import REPLAY_STALL_S
 from truecopy_projections.projection import Change, Handler, Projection, SubKey
@@ -114,7 +115,7 @@ class _Fold:
         self.schemas[schema_id] = (known.fingerprint, handler, decoder, bool(known.schema.get("truecopy.deletes")))
 
     def take(self, record: Record) -> None:
-        if record.key is None or record.value is None or record.key == CONTROL_KEY:
+        if record.key is None or record.value is None or b"\0" in record.key or len(record.key) > KEY_BYTES_MAX:
             return
         try:
             key = record.key.decode()

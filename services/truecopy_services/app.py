@@ -1,12 +1,12 @@
 """The SDK's front: a service declares its projections once, and is then opened, run or deployed.
 
-    bank = Truecopy("bank")
-    balances = bank.projection("balance", entity="bank.account", row=Balance)
+bank = Truecopy("bank")
+balances = bank.projection("balance", entity="bank.account", row=Balance)
 
-    async with bank.running() as service:
-        token = await service.publish("a1", Deposited(amount=5))
-        row = await service.replica(balances).get("a1", at_least=token)
-        reports = await service.check()
+async with bank.running() as service:
+    token = await service.publish("a1", Deposited(amount=5))
+    row = await service.replica(balances).get("a1", at_least=token)
+    reports = await service.check()
 """
 
 import asyncio

@@ -8,6 +8,7 @@ from truecopy_bus.logs.memory import MemoryLog
 from truecopy_bus.logs.sqlite import SQLiteLog
 from truecopy_bus.sql import Database
 from truecopy_bus.sql.address import connect
+from truecopy_bus.sql.sqlite_session import Synchronous
 from truecopy_projections.replica import Replica
 from truecopy_projections.replicas import MemoryReplica, SqlReplica
 
@@ -81,7 +82,7 @@ async def _database(setting: str, address: str, settings: Settings) -> Database:
         except OSError as fault:
             seen = f"the folder {path.parent} can't be made: {fault.strerror}"
             raise SettingError(setting=setting, seen=seen, remedy="name a folder that this user can write") from None
-    synchronous = "NORMAL" if setting == "TRUECOPY_REPLICA" else "FULL"
+    synchronous: Synchronous = "NORMAL" if setting == "TRUECOPY_REPLICA" else "FULL"
     try:
         return await connect(address, synchronous=synchronous, timeout_s=settings.statement_timeout_s)
     except (ValueError, ImportError) as fault:

@@ -28,9 +28,7 @@ class ReplicaReader(Generic[R]):
     def __init__(self, projection: Projection[R], replica: Replica, *, wait_s: float = READ_AT_LEAST_S) -> None:
         self.projection, self.replica, self.wait_s = projection, replica, wait_s
 
-    async def get(
-        self, key: str, *row: Hashable, at_least: Token | str | None = None, wait_s: float | None = None
-    ) -> R | None:
+    async def get(self, key: str, *row: Hashable, at_least: Token | str | None = None, wait_s: float | None = None) -> R | None:
         """The row of a key, or None. Where a key has several rows, `row` are the values of the projection's `key` fields.
 
         `at_least` is a token that a publish of the same entity returned. Raises NotReachedError when the replica has not

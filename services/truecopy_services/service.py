@@ -77,7 +77,7 @@ class Service:
         ]
 
     async def repair(self, projection: Projection[Any], *, apply: bool = False, rows_max: int = REPAIR_ROWS_MAX) -> Repair:
-        """Plan the repair of a projection's rows from the log, and carry it out only with `apply`. Raises RepairRefusedError."""
+        """Plan the repair of a projection's rows from the log; carry it out with `apply`. Raises RepairRefusedError."""
         return await repair(
             projection,
             self.replica_of_rows,

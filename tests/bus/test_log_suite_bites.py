@@ -74,14 +74,14 @@ class SaysAWrongOffset(MemoryLog):
 
 class AcknowledgesBeforeWriting(MemoryLog):
     async def append(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
-        end = (await self.describe(topic)).bounds[partition][1]
+        end = (await self.describe(topic)).bounds.get(partition, (0, 0))[1]
         self.later = asyncio.get_running_loop().call_later(0.01, lambda: self._store(self._topic(topic), partition, records))
         return Appended(end, len(records))
 
 
 class WritesTheStartOfARefusedBatch(MemoryLog):
     async def append(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
-        first = (await self.describe(topic)).bounds[partition][1]
+        first = (await self.describe(topic)).bounds.get(partition, (0, 0))[1]
         for record in records:
             await super().append(topic, partition, [record])
         return Appended(first, len(records))

@@ -247,9 +247,11 @@ def test_a_rotten_row_is_not_used_and_parks_its_key() -> None:
         (b"a", b""),
         (b"a", b"\xff\xfe not framed"),
         (b"\xff", b"\0\0\0\0\x10\x02"),
+        (b"a\0b", b"\0\0\0\0\x10\x02"),
+        (b"k" * 5_000, b"\0\0\0\0\x10\x02"),
         (b"a", b"\0\0\0\0\x10"),
     ],
-    ids=["null key", "null value", "empty value", "no frame", "key is not UTF-8", "no body"],
+    ids=["null key", "null value", "empty value", "no frame", "key is not UTF-8", "U+0000 in the key", "a huge key", "no body"],
 )
 def test_a_foreign_record_is_quarantined_and_parks_nobody(key: bytes | None, value: bytes | None) -> None:
     replica = Replica(balance)

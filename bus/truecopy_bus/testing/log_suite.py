@@ -432,6 +432,7 @@ class LogSuite:
             if not records:
                 break
             for record in records:
+                assert record.partition in positions, "a partition came that was not named"
                 assert record.offset >= at[record.partition], "a record came again, or out of order"
                 at[record.partition] = record.offset + 1
             found += records

@@ -183,8 +183,7 @@ async def _current(tx: Connection, projection: Projection[Any], plans: Sequence[
     return [
         plan
         for plan in plans
-        if plan.fence.partition in held
-        and plan.fence.partition == plan.was.partition == plan.state.partition
+        if plan.fence.partition == plan.was.partition == plan.state.partition
         and at.get(plan.was.partition) == (plan.was.incarnation, plan.was.position)
     ]
 

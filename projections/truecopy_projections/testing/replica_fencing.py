@@ -53,7 +53,10 @@ class FencingSuite:
     async def test_a_fence_of_one_partition_is_none_of_another(self, replica: Replica) -> None:
         fences, states = await taken(replica, LINES)
 
-        assert await replica.apply(LINES, [_put(moved_on(fences[0], states[1]), "k")]) == frozenset()
+        crossed = [_put(moved_on(fences[0], states[1]), "k"), _put(moved_on(fences[1], states[0]), "l")]
+
+        assert await replica.apply(LINES, crossed[:1]) == frozenset()
+        assert await replica.apply(LINES, crossed) == frozenset()
 
         assert await _keys_with_rows(replica) == []
 

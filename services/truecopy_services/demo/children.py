@@ -29,7 +29,7 @@ class Child:
         self.name, self.process = name, process
         self.held: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._reading = asyncio.create_task(self._read())
+        self.reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         assert self.process.stderr is not None
@@ -63,7 +63,7 @@ class Child:
 
     async def _ended(self) -> None:
         await self.process.wait()
-        await self._reading
+        await self.reading
         self.held.cancel()
 
 

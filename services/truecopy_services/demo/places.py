@@ -69,14 +69,14 @@ async def places(
         databases: dict[str, str] = {}
         label = f"demo_{secrets.token_hex(4)}"
         if on_kafka:
-            given = _given("kafka", "TRUECOPY_LOG", "TRUECOPY_KAFKA")
+            given = _given("kafka:", "TRUECOPY_KAFKA", "TRUECOPY_LOG")
             server: Server = await asyncio.to_thread(stack.enter_context, kafka(given=given, say=say))
             say(f"Kafka: {server.rung}")
-            shared |= {"log": given or server.url, "namespace": label}
+            shared |= {"log": server.url, "namespace": label}
             if server.machine is None and keep is None:
                 stack.push_async_callback(_delete_topics, Settings(**shared))
         if on_postgres:
-            given = _given("postgres", "TRUECOPY_REPLICA", "TRUECOPY_STORE", "TRUECOPY_POSTGRES")
+            given = _given("postgres", "TRUECOPY_POSTGRES", "TRUECOPY_REPLICA", "TRUECOPY_STORE")
             server = await asyncio.to_thread(stack.enter_context, postgres(given=given, say=say))
             say(f"PostgreSQL: {server.rung}")
             for service in SERVICES:
@@ -99,9 +99,10 @@ def _directory(stack: AsyncExitStack, keep: Path | None) -> Path:
     return keep.absolute()
 
 
-def _given(scheme: str, *names: str) -> str | None:
-    """The first of these variables that names such a server."""
-    return next((value for name in names if (value := os.environ.get(name, "")).startswith(scheme) or "://" not in value and value), None)
+def _given(scheme: str, own: str, *shared: str) -> str | None:
+    """The server that the variable `own` names, or one of `shared` if that names such a server at all."""
+    named = [value for name in shared if (value := os.environ.get(name, "")).startswith(scheme)]
+    return os.environ.get(own) or next(iter(named), None)
 
 
 async def _delete_topics(settings: Settings) -> None:

@@ -75,9 +75,7 @@ def value(row: CustomerValue | None, event: Purchased, change: Change) -> Custom
 @purchases.on(Purchased, touches=lambda _, change: [change.version])
 def purchase(_: Purchase | None, event: Purchased, change: Change) -> Purchase:
     """Its number is the event's version: every event of a customer is a purchase."""
-    return Purchase(
-        customer=change.key, number=change.version, bought_on=event.bought_on, cds=event.cds, dollars=event.dollars
-    )
+    return Purchase(customer=change.key, number=change.version, bought_on=event.bought_on, cds=event.cds, dollars=event.dollars)
 
 
 def _weeks(start: date | None, end: date | None) -> Decimal:
