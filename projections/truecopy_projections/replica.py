@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from truecopy_bus.errors import TopicMismatchError
 from truecopy_bus.leases import Fence
 
 from truecopy_projections.projection import Projection
@@ -30,7 +31,7 @@ from truecopy_projections.state import (
     Wanted,
 )
 
-__all__ = ["FORMAT", "JournalEntry", "Replica", "Snapshot"]
+__all__ = ["FORMAT", "JournalEntry", "Replica", "Snapshot", "refuse_other_partitions"]
 
 FORMAT = 1
 """Number of the layout of a replica's own tables. A replica with a newer one is refused by name."""
@@ -81,7 +82,8 @@ class Replica(Protocol):
     async def install(self, projection: Projection[Any], *, partitions: int, incarnation: str) -> None:
         """Make the projection's tables, view, lease rows and partition states that are missing; change nothing that is there.
 
-        Raises NewerFormatError, ProjectionError (declared otherwise under the same number before).
+        Raises NewerFormatError, ProjectionError (declared otherwise under the same number before), TopicMismatchError
+        (followed with another number of partitions before).
         """
         ...
 
@@ -120,3 +122,13 @@ class Replica(Protocol):
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]: ...
 
     async def close(self) -> None: ...
+
+
+def refuse_other_partitions(projection: Projection[Any], known: int, partitions: int) -> None:
+    """Raises TopicMismatchError unless `known`, the partitions followed so far, is none or `partitions`.
+
+    With another number keys live elsewhere, and their versions would meet rows of another partition's history.
+    """
+    if known not in (0, partitions):
+        seen, expected = f"{partitions} partitions", f"the {known} that replica {projection.id} follows"
+        raise TopicMismatchError(topic=projection.entity, seen=seen, expected=expected)

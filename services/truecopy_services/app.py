@@ -17,11 +17,10 @@ from typing import Any, TypeVar
 
 from truecopy_bus.registry import SCHEMAS_TOPIC, Registry
 from truecopy_bus.store import EventStore
-from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.projection import Projection
 
 from truecopy_services.config import Settings
-from truecopy_services.errors import DeclarationError
+from truecopy_services.errors import DeclarationError, UsageError
 from truecopy_services.opening import open_log, open_replica, open_store_database
 from truecopy_services.service import Service
 from truecopy_services.working import answering_within, first_error, work
@@ -82,11 +81,11 @@ class Truecopy:
         return dict(self._projections)
 
     def find(self, name: str) -> Projection[Any]:
-        """The projection `name@number`, or the highest number of `name`. Raises UnknownProjectionError."""
+        """The projection `name@number`, or the highest number of `name`. Raises UsageError."""
         found = [p for p in self._projections.values() if name in (p.id, p.name)]
         if not found:
             known = ", ".join(self._projections) or "none"
-            raise UnknownProjectionError(f"service {self.service!r} declares no projection {name!r}; it has {known}")
+            raise UsageError(f"service {self.service!r} declares no projection {name!r}; it has {known}")
         return max(found, key=lambda p: p.number)
 
     def at(self, settings: Settings) -> "Truecopy":

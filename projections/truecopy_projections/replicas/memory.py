@@ -22,7 +22,7 @@ from truecopy_bus.sql import Column, Kind
 from truecopy_projections.errors import ProjectionError, UnknownProjectionError
 from truecopy_projections.limits import CHECKPOINTS_KEPT, SCAN_ROWS
 from truecopy_projections.projection import Projection, SubKey
-from truecopy_projections.replica import JournalEntry, Snapshot
+from truecopy_projections.replica import JournalEntry, Snapshot, refuse_other_partitions
 from truecopy_projections.replicas.memory_leases import MemoryLeases
 from truecopy_projections.state import (
     Checkpoint,
@@ -107,6 +107,7 @@ class MemoryReplica:
     async def install(self, projection: Projection[Any], *, partitions: int, incarnation: str) -> None:
         contents = self._contents.setdefault(projection.id, _Contents(declared=projection.describe()))
         _check(contents, projection)
+        refuse_other_partitions(projection, len(contents.states), partitions)
         self._leases.setdefault(projection.id, MemoryLeases(self._clock)).prepare(partitions)
         contents = self._changeable(projection)
         for partition in range(partitions):

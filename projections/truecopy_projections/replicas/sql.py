@@ -16,7 +16,7 @@ from truecopy_bus.sql.statements import listed
 
 from truecopy_projections.limits import CHECKPOINTS_KEPT
 from truecopy_projections.projection import Projection
-from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot
+from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot, refuse_other_partitions
 from truecopy_projections.replicas.culprits import culprits
 from truecopy_projections.replicas.sql_snapshot import FORMAT_NAME, SqlSnapshot, check, declared_name, read_meta
 from truecopy_projections.replicas.tables import (
@@ -68,6 +68,8 @@ class SqlReplica:
             for name, value in ((FORMAT_NAME, str(FORMAT)), (declared_name(projection.id), declaration(projection))):
                 await _insert_missing(tx, "truecopy_meta", ("name", "value"), "name", (name, value))
             check(await read_meta(tx, name=self.name), projection)
+            known = await tx.fetch("SELECT COUNT(*) FROM truecopy_partitions WHERE projection = $1", projection.id)
+            refuse_other_partitions(projection, known[0][0], partitions)
             await leases.prepare(tx, projection.id, partitions)
             names = tuple(column.name for column in PARTITIONS.columns)
             for partition in range(partitions):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from truecopy_bus.errors import TopicMismatchError
 
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.limits import SCAN_ROWS
@@ -92,6 +93,15 @@ class ReadingSuite:
         async with replica.snapshot() as snapshot:
             assert await everything_in(snapshot) == before
         assert await replica.apply(LINES, [moved_on(fences[0], plan.state)]) == {0}
+
+    async def test_another_number_of_partitions_is_refused_and_changes_nothing(self, replica: Replica) -> None:
+        await replica.install(LINES, partitions=2, incarnation=INCARNATION)
+
+        with pytest.raises(TopicMismatchError, match="3 partitions"):
+            await replica.install(LINES, partitions=3, incarnation=INCARNATION)
+
+        async with replica.snapshot() as snapshot:
+            assert len(await snapshot.states(LINES.id)) == 2
 
     async def test_several_may_install_at_once(self, replica: Replica) -> None:
         await asyncio.gather(*(replica.install(LINES, partitions=4, incarnation=INCARNATION) for _ in range(4)))

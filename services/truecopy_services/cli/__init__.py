@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -21,14 +22,13 @@ from truecopy_services.cli.run import RUN
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.status import STATUS
 from truecopy_services.errors import DeclarationError, UsageError
-from truecopy_services.servers import ServerError
 
 __all__ = ["VERBS", "main"]
 
 VERBS = (DEV, RUN, PUBLISH, GET, STATUS, CHECK, REPAIR, DEMO)
 
 EXITS: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
-    ((UnavailableError, TopicMissingError, NotReachedError, ServerError), Exit.UNREACHABLE),
+    ((UnavailableError, TopicMissingError, NotReachedError, UnknownProjectionError), Exit.UNREACHABLE),
     (
         (
             UsageError,
@@ -37,7 +37,6 @@ EXITS: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
             InvalidSchemaError,
             InvalidTokenError,
             ProjectionError,
-            UnknownProjectionError,
         ),
         Exit.USAGE,
     ),
@@ -56,6 +55,7 @@ def main(words: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if words is None else list(words)
     screen = Screen(json="--json" in given)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it says is said again, once, by ours
     try:
         arguments = _parser().parse_args(given)
         return int(asyncio.run(arguments.act(arguments, screen)))
@@ -63,6 +63,10 @@ def main(words: Sequence[str] | None = None) -> int:
         code = next(code for classes, code in EXITS if isinstance(fault, classes))
         screen.fail(str(fault), code)
         return int(code)
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter's last flush must not complain of it either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(Exit.FAILED)
     except KeyboardInterrupt:
         return 130
 

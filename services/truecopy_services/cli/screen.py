@@ -11,6 +11,10 @@ from rich.console import Console
 __all__ = ["Exit", "Screen"]
 
 
+PLAIN_COLUMNS = 120
+"""Characters of a line that goes to a file or a pipe."""
+
+
 class Exit(IntEnum):
     """The exit codes. There is no fifth; what is no error of ours ends as Python ends it."""
 
@@ -25,7 +29,8 @@ class Screen:
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
-        self.console = Console(stderr=json, highlight=False, soft_wrap=True)
+        width = None if (sys.stderr if json else sys.stdout).isatty() else PLAIN_COLUMNS
+        self.console = Console(stderr=json, highlight=False, soft_wrap=True, width=width)
 
     def say(self, text: str) -> None:
         """A line for a person; it is never read as markup."""

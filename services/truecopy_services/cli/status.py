@@ -14,7 +14,7 @@ from truecopy_services.status import ServiceStatus, status
 
 __all__ = ["STATUS"]
 
-COLUMNS = ("projection", "partition", "log", "position", "lag", "count", "parked", "foreign", "halted", "holder")
+COLUMNS = ("projection", "part", "log", "position", "lag", "count", "parked", "foreign", "holder")
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -34,6 +34,9 @@ async def _status(arguments: Namespace, screen: Screen) -> Exit:
     if found.entities is None:
         screen.say("outbox: unknown")
     for projection in found.projections:
+        for one in projection.partitions:
+            if one.halted:
+                screen.say(f"{projection.id}: partition {one.partition} is halted: {one.halted}")
         for why in projection.unknown:
             screen.say(f"{projection.id}: unknown: {why}")
     for away in found.unreachable:
@@ -45,7 +48,7 @@ async def _status(arguments: Namespace, screen: Screen) -> Exit:
 def _table(found: ServiceStatus) -> Table:
     table = Table(title=f"{found.service} on {found.log}", title_justify="left")
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("projection", "halted", "holder") else "right")
+        table.add_column(column, no_wrap=True, justify="left" if column in ("projection", "holder") else "right")
     for projection in found.projections:
         for one in projection.partitions:
             bounds = "?" if one.end is None else f"{one.start}..{one.end}"
@@ -55,7 +58,6 @@ def _table(found: ServiceStatus) -> Table:
                 str(one.partition),
                 bounds,
                 *map(_told, figures),
-                escape(_told(one.halted)),
                 escape(one.holder or ("?" if one.position is None else "-")),
             )
     return table

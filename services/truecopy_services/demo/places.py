@@ -23,7 +23,7 @@ from truecopy_bus.registry import SCHEMAS_TOPIC
 from truecopy_services.config import Settings
 from truecopy_services.errors import UsageError
 from truecopy_services.opening import open_log
-from truecopy_services.servers import Server, kafka, postgres
+from truecopy_services.real_servers import real_server
 
 __all__ = ["SERVICES", "Places", "places"]
 
@@ -62,7 +62,7 @@ class Places:
 async def places(
     *, keep: Path | None, on_kafka: bool, on_postgres: bool, settings: Mapping[str, Any], say: Callable[[str], None]
 ) -> AsyncIterator[Places]:
-    """Make them, with servers if asked; `settings` are those that all services share. Raises UsageError, ServerError."""
+    """Make them, with servers if asked; `settings` are those that all services share. Raises UsageError, UnavailableError."""
     async with AsyncExitStack() as stack:
         directory = _directory(stack, keep)
         shared: dict[str, Any] = {**settings, "home": directory, "log": "", "namespace": ""}
@@ -70,20 +70,20 @@ async def places(
         label = f"demo_{secrets.token_hex(4)}"
         if on_kafka:
             given = _given("kafka:", "TRUECOPY_KAFKA", "TRUECOPY_LOG")
-            server: Server = await asyncio.to_thread(stack.enter_context, kafka(given=given, say=say))
-            say(f"Kafka: {server.rung}")
+            server = await real_server("kafka", given=given, stack=stack, say=say)
+            say(server.told)
             shared |= {"log": server.url, "namespace": label}
-            if server.machine is None and keep is None:
+            if not server.ours and keep is None:
                 stack.push_async_callback(_delete_topics, Settings(**shared))
         if on_postgres:
             given = _given("postgres", "TRUECOPY_POSTGRES", "TRUECOPY_REPLICA", "TRUECOPY_STORE")
-            server = await asyncio.to_thread(stack.enter_context, postgres(given=given, say=say))
-            say(f"PostgreSQL: {server.rung}")
+            server = await real_server("postgres", given=given, stack=stack, say=say)
+            say(server.told)
             for service in SERVICES:
                 name = f"{label}_{service}"
                 await _postgres(server.url, f"CREATE DATABASE {name}")
                 databases[service] = urlsplit(server.url)._replace(path=f"/{name}").geturl()
-                if server.machine is None and keep is None:
+                if not server.ours and keep is None:
                     stack.push_async_callback(_postgres, server.url, f"DROP DATABASE {name} WITH (FORCE)")
         yield Places(directory=directory, shared=shared, databases=databases)
 
