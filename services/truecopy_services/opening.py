@@ -46,9 +46,8 @@ def open_log(settings: Settings) -> Log:
 def _kafka(settings: Settings, address: str) -> Log:
     try:
         from truecopy_bus.logs.kafka import KafkaLog, KafkaSettings
-    except ImportError as fault:
-        remedy = "run: pip install 'truecopy[kafka]'"
-        raise SettingError(setting="TRUECOPY_LOG", seen=f"Kafka needs a package: {fault}", remedy=remedy) from None
+    except ImportError:
+        raise _missing("TRUECOPY_LOG", "kafka") from None
     more = {} if settings.kafka_password is None else {"sasl_password": settings.kafka_password.get_secret_value()}
     stated = urlsplit(address).query
     for name in ("connect_timeout_s", "request_timeout_s"):
@@ -85,5 +84,12 @@ async def _database(setting: str, address: str, settings: Settings) -> Database:
     synchronous: Synchronous = "NORMAL" if setting == "TRUECOPY_REPLICA" else "FULL"
     try:
         return await connect(address, synchronous=synchronous, timeout_s=settings.statement_timeout_s)
-    except (ValueError, ImportError) as fault:
-        raise SettingError(setting=setting, seen=str(fault), remedy="correct it") from None
+    except ImportError:
+        raise _missing(setting, "postgres") from None
+    except ValueError as fault:
+        raise SettingError(setting=setting, seen=str(fault), remedy="correct the address") from None
+
+
+def _missing(setting: str, extra: str) -> SettingError:
+    seen = "the address is of a server whose client is not installed"
+    return SettingError(setting=setting, seen=seen, remedy=f"run: pip install 'truecopy[{extra}]'")

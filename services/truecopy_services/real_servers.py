@@ -38,9 +38,9 @@ async def real_server(kind: str, *, given: str | None, stack: AsyncExitStack, sa
     except ImportError as fault:
         remedy = "run: pip install 'truecopy[kafka,postgres,servers]', or give the address of one that runs"
         raise SettingError(setting=f"--{kind}", seen=str(fault), remedy=remedy) from None
-    start = {"kafka": kafka, "postgres": postgres}[kind]
+    starting = kafka(say=say) if kind == "kafka" else postgres(say=say)
     try:
-        server = await asyncio.to_thread(stack.enter_context, start(say=say))
+        server = await asyncio.to_thread(stack.enter_context, starting)
     except ServerError as fault:
         raise ServerAwayError(str(fault)) from fault
     return RealServer(url=server.url, told=f"{kind}: {server.rung}", ours=True)

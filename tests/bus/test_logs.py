@@ -12,6 +12,7 @@ import apsw
 import pytest
 from truecopy_bus.errors import LogUnavailableError, PositionLostError, TwoLibrariesError
 from truecopy_bus.log import Log
+from truecopy_bus.logs import sqlite
 from truecopy_bus.logs.memory import MemoryLog
 from truecopy_bus.logs.sqlite import SQLiteLog
 from truecopy_bus.record import Outgoing, TopicSpec
@@ -159,6 +160,29 @@ async def test_closing_the_log_ends_the_reads_that_wait(log: SQLiteLog) -> None:
     async with asyncio.timeout(5):
         await log.close()
         assert list(await waiting) == []
+
+
+async def test_an_append_wakes_the_readers_of_its_own_log_without_a_look_at_the_file(
+    log: SQLiteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "LOG_POLL_S", 100.0)
+    await log.create(TOPIC)
+    waiting = asyncio.create_task(log.reader(TOPIC.name).read({0: 1}, records_max=10, wait_s=100))
+    assert list(await log.reader(TOPIC.name).read({0: 1}, records_max=10, wait_s=0.05)) == []
+
+    async with asyncio.timeout(5):
+        await log.append(TOPIC.name, 0, [RECORD])
+        assert len(await waiting) == 1
+
+
+async def test_a_deleted_topic_leaves_nothing_in_the_file(log: SQLiteLog, tmp_path: Path) -> None:
+    await log.create(TOPIC)
+    await log.append(TOPIC.name, 0, [RECORD])
+    await log.delete(TOPIC.name)
+
+    file = apsw.Connection(str(tmp_path / "log.db"))
+    assert [file.execute(f"SELECT count(*) FROM {table}").get for table in ("topic", "partition", "chunk")] == [0, 0, 0]
+    file.close()
 
 
 async def test_trimming_while_others_read_never_shows_a_jump(log: SQLiteLog) -> None:

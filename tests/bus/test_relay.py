@@ -306,7 +306,7 @@ async def test_pages_full_of_gaps_do_not_stand_still(store: EventStore, memory: 
         await tx.execute("UPDATE truecopy_events SET id = id + 1000000 * (4 - version)")
     relay = Relay(store, memory, Registry(memory))
 
-    assert await relay.drain() == 3 * keys
+    assert await relay.step(afresh=True) == 3 * keys
     await relay.mark()
 
     judged = await judge(memory).read_all()
@@ -428,6 +428,24 @@ async def test_a_relay_frozen_between_append_and_record_records_nothing(store: E
     assert [version for _, _, version, _, _ in before] == [10, 10, 10]
     (await judged.read_all()).assert_true(36)
     assert judged.epochs == {0: 2}
+
+
+async def test_a_relay_whose_lease_was_taken_marks_nothing(store: EventStore, memory: MemoryLog) -> None:
+    store.partitions = 1
+    await store.publish_many(purchases(9, keys=3))
+    idle = Relay(store, memory, Registry(memory), holder="idle", lease_s=BRIEF_LEASE_S)
+    await idle.drain()
+    stop = asyncio.Event()
+    running = asyncio.create_task(Relay(store, memory, Registry(memory), mark_events=1).run(stop))
+    judged = await judge(memory).read_until(lambda judged: judged.epochs.get(0) == 2)
+
+    await idle.mark()
+    stop.set()
+    await running
+
+    assert not idle.status().entities[ENTITY].held
+    (await judged.read_all()).assert_true(9)
+    assert judged.marks["ignored"] == 0
 
 
 async def test_a_mark_of_a_frozen_relay_comes_late_and_is_ignored(store: EventStore, memory: MemoryLog) -> None:
