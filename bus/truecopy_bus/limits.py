@@ -10,6 +10,8 @@ __all__ = [
     "CONNECT_TIMEOUT_S",
     "LEASE_S",
     "LOG_POLL_S",
+    "LOG_WAL_BYTES_KEPT",
+    "LOG_WAL_PAGES",
     "MARK_EVENTS_MAX",
     "MARK_IDLE_S",
     "MARK_WRITING_S",
@@ -78,3 +80,7 @@ CLAIM_ATTEMPTS_MAX = 20
 """Tries to claim a schema id while others claim too."""
 CHUNK_BYTES_MAX = 128 * 1024
 """Bytes after which the embedded log begins another row: what a read of few records fetches in vain at the most."""
+LOG_WAL_PAGES = 8_000
+"""Pages of 4 KiB after which the embedded log's write-ahead log is moved into the file: each time costs two flushes."""
+LOG_WAL_BYTES_KEPT = 64 * 1024 * 1024
+"""Bytes of that write-ahead log that stay on disk after it was moved; a slow reader can make it longer for a while."""

@@ -255,7 +255,7 @@ class _Partition:
         if key in self.refused:
             return Reason.REFUSED, self.refused[key]
         try:
-            self.dirty |= self.rows.reduce(arrival)
+            self.dirty.update(self.rows.reduce(arrival))
         except RottenRowError as fault:
             return Reason.ROTTEN, str(fault)
         except Exception as fault:  # the user's reducer; whatever it raises parks the key with it

@@ -129,7 +129,7 @@ class Truecopy:
                 log=log,
                 registry=registry,
                 store=events,
-                replica_of_rows=replica,
+                replica_adapter=replica,
                 replica_database=replica_database,
             )
 

@@ -39,7 +39,7 @@ class Service:
     log: Log
     registry: Registry
     store: EventStore
-    replica_of_rows: Replica
+    replica_adapter: Replica
     replica_database: Database | None
 
     async def publish(self, key: str, event: Event, *, expected_version: int | None = None) -> Token:
@@ -55,7 +55,7 @@ class Service:
 
     def replica(self, projection: Projection[R]) -> ReplicaReader[R]:
         """The rows of a projection in this service's replica."""
-        return ReplicaReader(projection, self.replica_of_rows, wait_s=self.settings.at_least_s)
+        return ReplicaReader(projection, self.replica_adapter, wait_s=self.settings.at_least_s)
 
     async def get(self, projection: Projection[R], key: str, *, at_least: Token | str | None = None) -> R | None:
         """The row of a key; `replica(projection)` reads more. Raises like ReplicaReader.get."""
@@ -66,7 +66,7 @@ class Service:
         return [
             await check(
                 projection,
-                self.replica_of_rows,
+                self.replica_adapter,
                 self.log,
                 self.registry,
                 topic=self.topic(projection),
@@ -80,7 +80,7 @@ class Service:
         """Plan the repair of a projection's rows from the log; carry it out with `apply`. Raises RepairRefusedError."""
         return await repair(
             projection,
-            self.replica_of_rows,
+            self.replica_adapter,
             self.log,
             self.registry,
             topic=self.topic(projection),
@@ -92,7 +92,7 @@ class Service:
         """Sign an EQUAL report with the key in `signing.key` under `home`, and keep it in the replica. Raises NotEqualError."""
         self.settings.home.mkdir(parents=True, exist_ok=True)
         key = signing_key(self.settings.home / "signing.key")
-        return await certify(self.projections[report.projection], self.replica_of_rows, report, key)
+        return await certify(self.projections[report.projection], self.replica_adapter, report, key)
 
     def topic(self, projection: Projection[Any]) -> str:
         """The topic of a projection's entity, as the log names it."""
@@ -115,7 +115,7 @@ class Service:
         """A worker for one projection."""
         return Worker(
             projection,
-            self.replica_of_rows,
+            self.replica_adapter,
             self.log,
             self.registry,
             topic=self.topic(projection),

@@ -15,6 +15,7 @@ from truecopy_bus.sql import Database
 from truecopy_projections.projection import Projection
 from truecopy_projections.state import PartitionState
 
+from truecopy_services.opening import shown
 from truecopy_services.service import Service
 from truecopy_services.working import answering_within
 
@@ -112,7 +113,7 @@ async def _projection(service: Service, projection: Projection[Any], away: dict[
     states: Mapping[int, PartitionState] = {}
     holders: _Holders = None
     try:
-        async with answering_within(service.settings.timeout_s, f"log {service.settings.log_of()}"):
+        async with answering_within(service.settings.timeout_s, f"log {shown(service.settings.log_of())}"):
             topic = await service.log.describe(service.topic(projection))
     except UnavailableError as fault:
         away[str(fault)] = None
@@ -120,8 +121,8 @@ async def _projection(service: Service, projection: Projection[Any], away: dict[
     except TopicMissingError as fault:
         unknown.append(f"the log's end and the lag: {fault}")
     try:
-        async with answering_within(service.settings.timeout_s, f"replica {service.replica_of_rows.name}"):
-            async with service.replica_of_rows.snapshot() as snapshot:
+        async with answering_within(service.settings.timeout_s, f"replica {service.replica_adapter.name}"):
+            async with service.replica_adapter.snapshot() as snapshot:
                 states = await snapshot.states(projection.id)
             if states and service.replica_database is not None:
                 holders = await _holders(service.replica_database, projection.id)

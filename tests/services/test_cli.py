@@ -4,9 +4,11 @@ import asyncio
 import json
 import shutil
 import signal
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from truecopy_services.cli import VERBS, main
@@ -235,6 +237,53 @@ async def test_a_parked_key_is_named_by_status_and_read(truecopy: Any, running: 
     status = await truecopy("status", "bank", "--json")
     assert sum(one["parked"] for one in status.object["projections"][0]["partitions"]) == 1
     assert (await truecopy("check", "bank")).code == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"TRUECOPY_LOG": "kafka://127.0.0.1:1"}, id="log"),
+        pytest.param({"TRUECOPY_STORE": "postgresql://u:hidden@127.0.0.1:1/x"}, id="store"),
+        pytest.param({"TRUECOPY_REPLICA": "postgresql://u:hidden@127.0.0.1:1/x"}, id="replica"),
+    ],
+)
+async def test_run_waits_for_what_is_away_and_stops_in_order(truecopy: Any, running: Running, settings: dict[str, str]) -> None:
+    # The topic is there, so that a worker comes as far as its replica.
+    relay = await running("--only", "relay")
+    await truecopy(*DEPOSIT)
+    relay.send_signal(signal.SIGTERM)
+    await relay.communicate()
+    truecopy.settings |= settings
+    process = await running()
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        while b"trying again" not in (line := await process.stderr.readline()) and b"wait in the outbox" not in line:
+            assert line
+
+    process.send_signal(signal.SIGTERM)
+    out, err = await process.communicate()
+
+    assert process.returncode == 0, err
+    assert b"hidden" not in line + out + err
+
+
+async def test_dev_points_an_app_at_given_servers(truecopy: Any, kafka_url: str, postgres_url: str) -> None:
+    namespace = f"t{uuid.uuid4().hex[:8]}"
+    truecopy.settings |= {"TRUECOPY_KAFKA": kafka_url, "TRUECOPY_POSTGRES": postgres_url, "TRUECOPY_NAMESPACE": namespace}
+    process = await truecopy.start("dev", "bank", "--kafka", "--postgres", "--json")
+    truecopy.settings |= {"TRUECOPY_LOG": kafka_url, "TRUECOPY_STORE": postgres_url, "TRUECOPY_REPLICA": postgres_url}
+    truecopy.settings["TRUECOPY_AT_LEAST_S"] = "30"
+    published = await truecopy(*DEPOSIT, "--json")
+
+    got = await truecopy("get", "bank", "balance", "a1", "--at-least", published.object["token"], "--json")
+    checked = await truecopy("check", "bank", "--json")
+    process.send_signal(signal.SIGTERM)
+    out, err = await process.communicate()
+
+    assert got.object["rows"] == [{"amount": 5}], got
+    assert checked.code == 0, checked
+    assert process.returncode == 0
+    assert (urlsplit(postgres_url).password or "").encode() not in out + err
 
 
 async def test_dev_runs_an_app(truecopy: Any) -> None:

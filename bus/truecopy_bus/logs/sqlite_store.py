@@ -16,7 +16,7 @@ import apsw
 
 from truecopy_bus.errors import LogUnavailableError, TopicMismatchError, TopicMissingError
 from truecopy_bus.genesis import genesis, new_incarnation
-from truecopy_bus.limits import READ_BYTES_MAX
+from truecopy_bus.limits import LOG_WAL_BYTES_KEPT, LOG_WAL_PAGES, READ_BYTES_MAX
 from truecopy_bus.logs.chunk import framed, pack, unpack
 from truecopy_bus.logs.positions import refuse_lost, rotated
 from truecopy_bus.record import Appended, Incarnation, Record, TopicSpec, TopicState
@@ -25,10 +25,6 @@ __all__ = ["Packed", "append", "create", "delete", "describe", "prepare", "read"
 
 Packed = Sequence[tuple[int, bytes]]
 FILE_FORMAT = 1
-WAL_PAGES = 8_000
-"""Pages of 4 KiB after which the write-ahead log is moved into the file."""
-WAL_BYTES_KEPT = 64 * 1024 * 1024
-"""Bytes of the write-ahead log that stay allocated after that."""
 
 _TABLES = """
 CREATE TABLE topic(
@@ -83,8 +79,8 @@ class Stored(NamedTuple):
 
 def prepare(connection: apsw.Connection, *, name: str) -> None:
     """Make the tables, or find them made. Raises LogUnavailableError if a newer release did."""
-    connection.wal_autocheckpoint(WAL_PAGES)
-    connection.pragma("journal_size_limit", WAL_BYTES_KEPT)
+    connection.wal_autocheckpoint(LOG_WAL_PAGES)
+    connection.pragma("journal_size_limit", LOG_WAL_BYTES_KEPT)
     if _file_format(connection, name) == 0:
         with writing(connection):
             if _file_format(connection, name) == 0:

@@ -33,7 +33,7 @@ async def _check(arguments: Namespace, screen: Screen) -> Exit:
         for projection in projections:
             async with answering_within(service.settings.timeout_s, f"log and replica of {projection.id}"):
                 await service.log.describe(service.topic(projection))
-                async with service.replica_of_rows.snapshot():
+                async with service.replica_adapter.snapshot():
                     pass
             with screen.console.status(f"checking {projection.id}"):
                 reports += await service.check(projection, deep=arguments.deep)

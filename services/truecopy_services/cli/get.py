@@ -25,7 +25,7 @@ async def _get(arguments: Namespace, screen: Screen) -> Exit:
     async with app.open(store=False) as service:
         reader = service.replica(projection)
         limit_s = service.settings.timeout_s + service.settings.at_least_s
-        async with answering_within(limit_s, f"replica {service.replica_of_rows.name}"):
+        async with answering_within(limit_s, f"replica {service.replica_adapter.name}"):
             rows = await reader.rows(arguments.key, at_least=arguments.at_least)
     found = [to_jsonable_python(asdict(row)) for row in rows]
     for row in found:

@@ -26,7 +26,7 @@ async def _repair(arguments: Namespace, screen: Screen) -> Exit:
     async with app.open(store=False) as service:
         async with answering_within(service.settings.timeout_s, f"log and replica of {projection.id}"):
             await service.log.describe(service.topic(projection))
-            async with service.replica_of_rows.snapshot():
+            async with service.replica_adapter.snapshot():
                 pass
         with screen.console.status(f"folding the log for {projection.id}"):
             done = await service.repair(projection, apply=arguments.apply, rows_max=arguments.rows_max)

@@ -42,7 +42,7 @@ class Copy:
 
     async def states(self) -> dict[int, PartitionState]:
         """As committed now; empty before its worker has started."""
-        async with self.service.replica_of_rows.snapshot() as snapshot:
+        async with self.service.replica_adapter.snapshot() as snapshot:
             return await snapshot.states(self.projection.id)
 
     async def count(self) -> int:
@@ -51,7 +51,7 @@ class Copy:
 
     async def proven(self, events: int) -> bool:
         """Whether it has taken in so many, and a mark in each partition covers all that it has."""
-        async with self.service.replica_of_rows.snapshot() as snapshot:
+        async with self.service.replica_adapter.snapshot() as snapshot:
             states = await snapshot.states(self.projection.id)
             if sum(state.count for state in states.values()) < events:
                 return False

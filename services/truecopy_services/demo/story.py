@@ -14,11 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from truecopy_projections.certificate import verify
 from truecopy_projections.verdicts import Report, Verdict, difference_json
 
+from truecopy_services.cli.check import differences_shown, reports_table
 from truecopy_services.cli.screen import Screen
 from truecopy_services.demo.children import Child, children
 from truecopy_services.demo.mesh import STEP_TIMEOUT_S, Copy, Mesh, mesh
 from truecopy_services.demo.places import Places, places
 from truecopy_services.demo.source import published_summary, read_purchases
+from truecopy_services.working import first_error
 
 __all__ = ["Outcome", "tell"]
 
@@ -92,19 +94,16 @@ class _Story:
                            hold=f"worker.applying@{total // 2}")  # fmt: skip
         await start("worker 2", f"{APPS}.marketing", "purchases", self.where.environment("marketing"))
         await start("worker 3", f"{APPS}.billing", "workers", self.where.environment("billing"))
-        with _progress(self.screen) as progress:
-            watching = asyncio.create_task(_watch(progress, self.mesh, total))
-            publishing = asyncio.create_task(self.mesh.publish(purchases))
-            try:
+        with _progress(self.screen) as progress, first_error():
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(_watch(progress, self.mesh, total))
+                publishing = tasks.create_task(self.mesh.publish(purchases))
                 await self._kill(held, victim)
                 await start("worker 4", f"{APPS}.marketing", name, self.where.environment("marketing"))
                 await publishing
                 for copy in self.mesh.copies:
                     await self.mesh.wait(f"{copy.name} to be proven", partial(copy.proven, total))
-            finally:
-                for task in (publishing, watching):
-                    task.cancel()
-                await asyncio.gather(publishing, watching, return_exceptions=True)
+                watching.cancel()
         self.outcome.published = self.mesh.published
 
     async def _kill(self, held: Child, victim: Copy) -> None:
@@ -145,8 +144,6 @@ class _Story:
 
     async def _check(self, copies: Sequence[Copy]) -> dict[str, Report]:
         """Check them, and show it. Reports by name."""
-        from truecopy_services.cli.check import differences_shown, reports_table
-
         with self.screen.console.status("folding the log once more for each replica, and comparing"):
             reports = {copy.name: (await copy.service.check(copy.projection))[0] for copy in copies}
         for service in dict.fromkeys(copy.service.name for copy in copies):
@@ -215,7 +212,7 @@ async def _watch(progress: Progress, watched: Mesh, total: int) -> None:
             await _moved(progress, watched, published, tasks)
             await asyncio.sleep(0.2)
     finally:
-        progress.update(published, completed=watched.published)
+        await _moved(progress, watched, published, tasks)
 
 
 async def _moved(progress: Progress, watched: Mesh, published: Any, tasks: Mapping[str, Any]) -> None:
