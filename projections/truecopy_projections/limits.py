@@ -14,6 +14,7 @@ __all__ = [
     "REPAIR_ROWS_MAX",
     "REPLAY_STALL_S",
     "SCAN_ROWS",
+    "TOPIC_POLL_S",
     "WAITING_BYTES_MAX",
     "WATCHDOG_S",
 ]
@@ -30,6 +31,8 @@ SCAN_ROWS = 2_000
 """Rows that a scan holds in memory at a time."""
 INCARNATION_CHECK_S = 1.0
 """Seconds after which a worker asks the log again whether the topic is still the one that it knows."""
+TOPIC_POLL_S = 0.5
+"""Seconds at most between looks for a topic that does not exist yet."""
 WATCHDOG_S = 10.0
 """Seconds without progress, though the log has more, after which a worker opens its reader anew."""
 PARKED_RETRY_S = 30.0

@@ -25,7 +25,7 @@ from truecopy_bus.registry import Registry
 from truecopy_schemas.errors import TruecopyError, UnknownSchemaError
 
 from truecopy_projections.arrival import Arrival, Reading
-from truecopy_projections.limits import INCARNATION_CHECK_S, PARKED_RETRY_S, WATCHDOG_S
+from truecopy_projections.limits import INCARNATION_CHECK_S, PARKED_RETRY_S, TOPIC_POLL_S, WATCHDOG_S
 from truecopy_projections.plan import RETRIED, halted, plan, wanted
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
@@ -39,7 +39,7 @@ _log = logging.getLogger("truecopy.worker")
 class Worker:
     """Applies one projection to one replica. Any number of them share its partitions.
 
-    `topic` is the entity's topic as the log names it. `lease_s`, `wait_s` and `watchdog_s` are seconds. With `durable` off, a
+    `topic` is the entity's topic as the log names it, `group` the name under which lag tools see this replica. `lease_s`, `wait_s` and `watchdog_s` are seconds. With `durable` off, a
     PostgreSQL replica may acknowledge a commit before its flush: rows and position can then rewind together.
     """
 
@@ -51,6 +51,7 @@ class Worker:
         registry: Registry,
         *,
         topic: str | None = None,
+        group: str | None = None,
         holder: str | None = None,
         lease_s: float = LEASE_S,
         wait_s: float = READ_WAIT_S,
@@ -60,6 +61,7 @@ class Worker:
     ) -> None:
         self.projection, self.replica = projection, replica
         self.topic = topic or projection.entity
+        self.group = group or projection.id
         self.holder = holder or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.applied = 0
         """Events whose effect this worker has committed."""
@@ -92,7 +94,9 @@ class Worker:
                         _log.warning("%s: %s; trying again until it answers", self.projection.id, fault)
                     await self._forget()
                     await _stopped(stop, backoff * random.uniform(0.5, 1.0))
-                    backoff = min(backoff * 2, BACKOFF_LAST_S)
+                    # A topic comes into being with its owner's first event, and somebody may wait to read that one.
+                    longest = TOPIC_POLL_S if isinstance(fault, TopicMissingError) else BACKOFF_LAST_S
+                    backoff = min(backoff * 2, longest)
                 else:
                     if away_since is not None:
                         away = time.monotonic() - away_since
@@ -193,7 +197,7 @@ class Worker:
             if await self._commits(plans, refused):
                 break
         self._progress_at = time.monotonic()
-        await self._log.report(self.projection.id, self.topic, {p: self._states[p].position for p in self._states})
+        await self._log.report(self.group, self.topic, {p: self._states[p].position for p in self._states})
 
     async def _commits(self, plans: Sequence[PartitionPlan], refused: dict[str, str]) -> bool:
         """Apply, or learn which keys the database refuses: they are then in `refused`, to plan without them."""

@@ -119,6 +119,7 @@ class Service:
             self.log,
             self.registry,
             topic=self.topic(projection),
+            group=f"{self.settings.topic_prefix}{self.name}.{projection.id}",
             lease_s=self.settings.lease_s,
             wait_s=self.settings.read_wait_s,
             records_max=self.settings.batch_records,

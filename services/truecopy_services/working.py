@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
@@ -61,7 +61,7 @@ async def _relay(service: Service, stop: asyncio.Event) -> None:
 
 
 @contextmanager
-def stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
+def stopped_by_signals(stop: asyncio.Event, *, say: Callable[[str], None]) -> Iterator[None]:
     """Set `stop` at the first SIGTERM or SIGINT; from then on either ends the process at once. In the main thread only.
 
     Handlers of Python's own and not the event loop's, so that a loop that is stuck can still be ended by the second.
@@ -73,6 +73,7 @@ def stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
         for number in STOPPING:
             signal.signal(number, signal.SIG_DFL)
         loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(say, "stopping after the batch at hand; a second signal ends it at once")
 
     for number in STOPPING:
         signal.signal(number, first)

@@ -25,7 +25,7 @@ async def _dev(arguments: Namespace, screen: Screen) -> Exit:
     """Without an app only the servers run, and the lines that point other processes at them are shown."""
     stop = asyncio.Event()
     told: list[str] = []
-    with stopped_by_signals(stop):
+    with stopped_by_signals(stop, say=screen.say):
         async with AsyncExitStack() as stack:
             for kind in (kind for kind in SETTINGS_OF if getattr(arguments, kind)):
                 given = os.environ.get(f"TRUECOPY_{kind.upper()}")

@@ -31,7 +31,7 @@ async def _run(arguments: Namespace, screen: Screen) -> Exit:
     stop = asyncio.Event()
     if arguments.with_parent:
         _end_with_parent()
-    with stopped_by_signals(stop):
+    with stopped_by_signals(stop, say=screen.say):
         async with app.open(store=False) as service:
             log = shown(service.settings.log_of())
             parts = [*(["relay"] if relay else []), *(projection.id for projection in projections)]
