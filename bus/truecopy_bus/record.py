@@ -31,10 +31,10 @@ class Record(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """Where a batch landed: offsets `first` to `first + count - 1` of one partition."""
+    """Where a batch of `records` records landed: from offset `first` of one partition on."""
 
     first: int
-    count: int
+    records: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,8 +39,9 @@ _log = logging.getLogger("truecopy.worker")
 class Worker:
     """Applies one projection to one replica. Any number of them share its partitions.
 
-    `topic` is the entity's topic as the log names it, `group` the name under which lag tools see this replica. `lease_s`, `wait_s` and `watchdog_s` are seconds. With `durable` off, a
-    PostgreSQL replica may acknowledge a commit before its flush: rows and position can then rewind together.
+    `topic` is the entity's topic as the log names it, `group` the name under which lag tools see this replica. `lease_s`,
+    `wait_s` and `watchdog_s` are seconds. With `durable` off, a PostgreSQL replica may acknowledge a commit before its flush:
+    rows and position can then rewind together.
     """
 
     def __init__(
