@@ -44,7 +44,7 @@ class RecordPromises(LogSteps):
 
         records = await self.stored(log, topic, {0: second.first}, 4)
 
-        assert (first.count, second.count) == (3, 4)
+        assert (first.records, second.records) == (3, 4)
         assert second.first >= first.first + 3
         assert [record.offset for record in records] == list(range(second.first, second.first + 4))
 
