@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+
 from truecopy_services.servers import Server, fetch_kafka, kafka, postgres
 
 FIXTURES = {

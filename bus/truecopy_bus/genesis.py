@@ -12,6 +12,8 @@ import time
 import uuid
 from collections.abc import Iterable
 
+from truecopy_bus.errors import TopicMismatchError
+from truecopy_bus.record import Incarnation, Outgoing, Record, TopicSpec, TopicState
 from truecopy_schemas.control import (
     CONTROL_HEADER,
     CONTROL_KEY,
@@ -23,9 +25,6 @@ from truecopy_schemas.control import (
     encode,
 )
 from truecopy_schemas.errors import ForeignRecordError, UndecodableError
-
-from truecopy_bus.errors import TopicMismatchError
-from truecopy_bus.record import Incarnation, Outgoing, Record, TopicSpec, TopicState
 
 __all__ = ["absent", "control_of", "genesis", "incarnation_in", "new_incarnation"]
 

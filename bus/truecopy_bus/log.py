@@ -6,6 +6,7 @@ What every adapter promises:
 - `create` writes a genesis at offset 0 of every partition, with one incarnation for the topic; calling it again
   changes nothing, and a topic with other partitions is refused.
 - Nothing but `create` makes a topic: touching a missing one raises TopicMissingError.
+- A log or a reader that was closed raises LogUnavailableError.
 - A read outside of what is stored raises PositionLostError; it never jumps.
 
 What none of them promises: order between partitions; that an append which raised wrote nothing (the caller sends
@@ -55,7 +56,8 @@ class Log(Protocol):
     async def append(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
         """Append one non-empty batch to one partition, durably, in order.
 
-        Raises TopicMissingError, OversizeRecordError (nothing written), LogUnavailableError (perhaps written).
+        Raises TopicMissingError, TopicMismatchError (no such partition) and OversizeRecordError, with nothing written, and
+        LogUnavailableError (perhaps written).
         """
         ...
 

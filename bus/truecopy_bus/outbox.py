@@ -81,9 +81,7 @@ async def ledger(read: Connection, entity: str, keys: Collection[str]) -> dict[s
 
 async def filled(read: Connection, entity: str) -> dict[int, Filled]:
     """What each partition holds; one that was never written is left out."""
-    rows = await read.fetch(
-        "SELECT part, incarnation, count, digest, marks FROM truecopy_relays WHERE entity = $1", entity
-    )
+    rows = await read.fetch("SELECT part, incarnation, count, digest, marks FROM truecopy_relays WHERE entity = $1", entity)
     return {part: Filled(life, count, int.from_bytes(digest), marks) for part, life, count, digest, marks in rows}
 
 
@@ -111,9 +109,7 @@ async def record(
     return held
 
 
-async def reserve_marks(
-    tx: Connection, entity: str, fences: Collection[Fence], incarnation: Incarnation
-) -> dict[int, Filled]:
+async def reserve_marks(tx: Connection, entity: str, fences: Collection[Fence], incarnation: Incarnation) -> dict[int, Filled]:
     """Number one mark of each partition whose fence still holds, before it is appended: a number is never used twice."""
     held = await leases.hold(tx, scope_of(entity), fences)
     known = await filled(tx, entity)
@@ -129,7 +125,6 @@ async def reserve_marks(
 
 async def _put_filled(tx: Connection, entity: str, figures: Mapping[int, Filled]) -> None:
     rows = [
-        (entity, part, was.incarnation, was.events, was.digest.to_bytes(32), was.marks)
-        for part, was in sorted(figures.items())
+        (entity, part, was.incarnation, was.events, was.digest.to_bytes(32), was.marks) for part, was in sorted(figures.items())
     ]
     await tx.put(RELAYS, rows)

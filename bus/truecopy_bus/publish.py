@@ -10,14 +10,14 @@ from functools import cache
 from typing import NamedTuple, TypeAlias
 
 import orjson
+
+from truecopy_bus.errors import VersionConflictError
+from truecopy_bus.limits import PUBLISH_EVENTS_MAX
 from truecopy_schemas.avro_schema import avro_schema, fingerprint, subject
 from truecopy_schemas.codec import encode
 from truecopy_schemas.errors import InvalidEventError
 from truecopy_schemas.event import Event
 from truecopy_schemas.limits import KEY_BYTES_MAX
-
-from truecopy_bus.errors import VersionConflictError
-from truecopy_bus.limits import PUBLISH_EVENTS_MAX
 
 __all__ = ["Change", "Declared", "Prepared", "demands", "numbered", "prepare", "versioned"]
 

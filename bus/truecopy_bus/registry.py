@@ -10,16 +10,15 @@ import time
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
+from truecopy_bus.errors import IncarnationError, LogUnavailableError, TopicMismatchError
+from truecopy_bus.limits import APPEND_TIMEOUT_S, CLAIM_ATTEMPTS_MAX, READ_RECORDS_MAX, READ_WAIT_S
+from truecopy_bus.log import Log, Reader
+from truecopy_bus.record import Incarnation, Outgoing, TopicSpec, TopicState
 from truecopy_schemas.avro_schema import AvroSchema, subject
 from truecopy_schemas.compatibility import Compatibility
 from truecopy_schemas.control import CONTROL_KEY
 from truecopy_schemas.errors import UnknownSchemaError
 from truecopy_schemas.registry import Registered, RegistryState
-
-from truecopy_bus.errors import IncarnationError, LogUnavailableError, TopicMismatchError
-from truecopy_bus.limits import APPEND_TIMEOUT_S, CLAIM_ATTEMPTS_MAX, READ_RECORDS_MAX, READ_WAIT_S
-from truecopy_bus.log import Log, Reader
-from truecopy_bus.record import Incarnation, Outgoing, TopicSpec, TopicState
 
 __all__ = ["SCHEMAS_TOPIC", "Registry", "SettingsKept"]
 

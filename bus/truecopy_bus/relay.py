@@ -19,8 +19,6 @@ import socket
 from collections.abc import Collection
 from contextlib import suppress
 
-from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, encode
-
 from truecopy_bus import leases, outbox
 from truecopy_bus.errors import (
     IncarnationError,
@@ -50,6 +48,7 @@ from truecopy_bus.relay_pass import append, decide
 from truecopy_bus.relay_schemas import SchemaClaims
 from truecopy_bus.relay_status import HeldPartition, PartitionStatus, RelayedEntity, RelayStatus
 from truecopy_bus.store import EventStore
+from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, encode
 
 __all__ = ["Relay"]
 

@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from truecopy_schemas.framing import frame
-
 from truecopy_bus import outbox
 from truecopy_bus.fold import Head
 from truecopy_bus.limits import APPEND_RECORDS_MAX, RELAY_BYTES_MAX, RELAY_ROWS_MAX
@@ -16,6 +14,7 @@ from truecopy_bus.record import Incarnation, Outgoing
 from truecopy_bus.relay_plan import OutboxRow, RelayPlan, plan
 from truecopy_bus.relay_schemas import SchemaClaims
 from truecopy_bus.sql.port import Database
+from truecopy_schemas.framing import frame
 
 __all__ = ["Decided", "append", "decide"]
 

@@ -5,12 +5,12 @@ import logging
 from collections.abc import Collection, Mapping
 
 import orjson
-from truecopy_schemas.errors import IncompatibleSchemaError, InvalidSchemaError
 
 from truecopy_bus.limits import REFUSED_RETRY_S
 from truecopy_bus.registry import Registry
 from truecopy_bus.sql.port import Database
 from truecopy_bus.store_tables import SCHEMAS
+from truecopy_schemas.errors import IncompatibleSchemaError, InvalidSchemaError
 
 __all__ = ["SchemaClaims"]
 

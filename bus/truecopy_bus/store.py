@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from truecopy_schemas.event import Event
 
 from truecopy_bus.partitioner import partition_of
 from truecopy_bus.publish import Change, Declared, Prepared, demands, numbered, prepare, versioned
@@ -27,6 +26,7 @@ from truecopy_bus.sql.borrowed import borrowed
 from truecopy_bus.sql.port import Connection, Database, Row
 from truecopy_bus.store_tables import ENTITIES, EVENTS, SCHEMAS, STORE_SHAPES, next_ids, store_statements, take_versions
 from truecopy_bus.token import Token
+from truecopy_schemas.event import Event
 
 __all__ = ["EventStore", "Pending", "Publisher", "Transaction"]
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from truecopy_bus.record import Record
+from truecopy_projections.projection import Change, Handler, Projection, SubKey
+from truecopy_projections.state import Reason
 from truecopy_schemas import Event
 from truecopy_schemas.codec import Decoder, read_version
 from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, Genesis, Mark
@@ -15,9 +17,6 @@ from truecopy_schemas.control import decode as decode_control
 from truecopy_schemas.errors import ForeignRecordError, InvalidSchemaError, NewerFormatError, TruecopyError, UndecodableError
 from truecopy_schemas.framing import unframe
 from truecopy_schemas.limits import KEY_BYTES_MAX
-
-from truecopy_projections.projection import Change, Handler, Projection, SubKey
-from truecopy_projections.state import Reason
 
 __all__ = ["Arrival", "Control", "Foreign", "Item", "Reading", "Writer"]
 

@@ -15,13 +15,13 @@ import orjson
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from truecopy_bus.fold import DIGEST_ALGORITHM
-from truecopy_schemas.errors import NewerFormatError
 
+from truecopy_bus.fold import DIGEST_ALGORITHM
 from truecopy_projections.errors import NotEqualError
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
 from truecopy_projections.verdicts import Report, Verdict
+from truecopy_schemas.errors import NewerFormatError
 
 __all__ = ["CANONICAL_FORM", "CERTIFICATE_FORMAT", "certify", "signing_key", "verify"]
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from truecopy_bus.log import Log
 from truecopy_bus.registry import Registry
-
 from truecopy_projections.digest import total
 from truecopy_projections.evidence import Evidence, gather, judged
 from truecopy_projections.limits import CHECK_WAIT_S

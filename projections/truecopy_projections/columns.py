@@ -22,8 +22,8 @@ from uuid import UUID
 import orjson
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
-from truecopy_bus.sql import Column, Kind
 
+from truecopy_bus.sql import Column, Kind
 from truecopy_projections.errors import ProjectionError, RowRejectedError
 
 __all__ = ["Field", "encode", "field_of"]

@@ -10,7 +10,6 @@ from typing import Any
 from zlib import crc32
 
 from truecopy_bus.fold import DIGEST_MODULUS
-
 from truecopy_projections.columns import encode
 from truecopy_projections.limits import BUCKETS
 

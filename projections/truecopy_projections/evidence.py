@@ -13,7 +13,6 @@ from typing import Any
 from truecopy_bus.log import Log
 from truecopy_bus.record import TopicState
 from truecopy_bus.registry import Registry
-
 from truecopy_projections.digest import bucket_of, differing, row_hash, vector
 from truecopy_projections.drill import drill
 from truecopy_projections.errors import UnknownProjectionError

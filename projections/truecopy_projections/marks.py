@@ -6,9 +6,8 @@ unless what it misses is known to wait in quarantine.
 """
 
 from truecopy_bus.record import Record
-from truecopy_schemas.control import Mark
-
 from truecopy_projections.state import Checkpoint, MarkVerdict
+from truecopy_schemas.control import Mark
 
 __all__ = ["checkpoint", "judge"]
 

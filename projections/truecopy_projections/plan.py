@@ -12,8 +12,6 @@ from typing import Any
 
 from truecopy_bus.fold import DIGEST_MODULUS, Head, Verdict, fold, moved
 from truecopy_bus.leases import Fence
-from truecopy_schemas.control import Genesis, Mark
-
 from truecopy_projections.arrival import Arrival, Control, Foreign, Item
 from truecopy_projections.digest import shifted
 from truecopy_projections.limits import KEYS_PARKED_MAX, WAITING_BYTES_MAX
@@ -31,6 +29,7 @@ from truecopy_projections.state import (
     Waiting,
     Wanted,
 )
+from truecopy_schemas.control import Genesis, Mark
 
 __all__ = ["RETRIED", "halted", "plan", "wanted"]
 

@@ -14,10 +14,9 @@ from operator import attrgetter
 from typing import Any, Final, Generic, NamedTuple, TypeVar, get_type_hints
 
 from truecopy_bus.sql import Column, Kind, Shape
-from truecopy_schemas import Event
-
 from truecopy_projections.columns import Field, field_of
 from truecopy_projections.errors import ProjectionError
+from truecopy_schemas import Event
 
 __all__ = ["EVERY_ROW", "Address", "Change", "Projection", "Reducer", "SubKey"]
 

@@ -15,6 +15,8 @@ from truecopy_bus.limits import READ_RECORDS_MAX, READ_WAIT_S
 from truecopy_bus.log import Log
 from truecopy_bus.record import Record
 from truecopy_bus.registry import Registry
+from truecopy_projections.limits import REPLAY_STALL_S
+from truecopy_projections.projection import Change, Handler, Projection, SubKey
 from truecopy_schemas.codec import Decoder, read_version
 from truecopy_schemas.control import CONTROL_KEY
 from truecopy_schemas.errors import (
@@ -25,9 +27,6 @@ from truecopy_schemas.errors import (
 )
 from truecopy_schemas.framing import unframe
 from truecopy_schemas.limits import KEY_BYTES_MAX
-
-from truecopy_projections.limits import REPLAY_STALL_S
-from truecopy_projections.projection import Change, Handler, Projection, SubKey
 
 __all__ = ["Reference", "replay"]
 

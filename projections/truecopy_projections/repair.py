@@ -11,7 +11,6 @@ from typing import Any
 from truecopy_bus.leases import Fence
 from truecopy_bus.log import Log
 from truecopy_bus.registry import Registry
-
 from truecopy_projections.digest import row_hash, total
 from truecopy_projections.errors import RepairRefusedError
 from truecopy_projections.evidence import Evidence, gather

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 from truecopy_bus.errors import TopicMismatchError
 from truecopy_bus.leases import Fence
-
 from truecopy_projections.projection import Projection
 from truecopy_projections.state import (
     Checkpoint,

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from truecopy_bus.fold import UNKNOWN, Head
 from truecopy_bus.leases import Fence
 from truecopy_bus.record import Headers
-
 from truecopy_projections.digest import EMPTY
 from truecopy_projections.projection import Address
 

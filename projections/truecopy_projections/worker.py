@@ -22,14 +22,13 @@ from truecopy_bus.log import Log, Reader
 from truecopy_bus.points import reached
 from truecopy_bus.record import Record, TopicState
 from truecopy_bus.registry import Registry
-from truecopy_schemas.errors import TruecopyError, UnknownSchemaError
-
 from truecopy_projections.arrival import Arrival, Reading
 from truecopy_projections.limits import INCARNATION_CHECK_S, PARKED_RETRY_S, TOPIC_POLL_S, WATCHDOG_S
 from truecopy_projections.plan import RETRIED, halted, plan, wanted
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
 from truecopy_projections.state import Known, PartitionPlan, PartitionState, Waiting, Wanted
+from truecopy_schemas.errors import TruecopyError, UnknownSchemaError
 
 __all__ = ["Worker"]
 

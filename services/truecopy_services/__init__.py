@@ -6,7 +6,6 @@ from truecopy_projections.errors import NotReachedError, UnknownProjectionError
 from truecopy_projections.projection import EVERY_ROW, Change, Projection
 from truecopy_projections.verdicts import Report, Verdict
 from truecopy_schemas import Event, InvalidEventError, Record, TruecopyError
-
 from truecopy_services.app import Truecopy
 from truecopy_services.config import Settings
 from truecopy_services.reading import ReplicaReader

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 from truecopy_bus.registry import SCHEMAS_TOPIC, Registry
 from truecopy_bus.store import EventStore
 from truecopy_projections.projection import Projection
-
 from truecopy_services.config import Settings
 from truecopy_services.errors import DeclarationError, UsageError
 from truecopy_services.opening import open_log, open_replica, open_store_database

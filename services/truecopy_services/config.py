@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
 from truecopy_bus.limits import (
     LEASE_S,
     MARK_EVENTS_MAX,
@@ -21,7 +22,6 @@ from truecopy_bus.limits import (
     STATEMENT_TIMEOUT_S,
 )
 from truecopy_projections.limits import CHECK_WAIT_S, READ_AT_LEAST_S
-
 from truecopy_services.errors import SettingError
 
 __all__ = ["MEMORY", "Settings"]

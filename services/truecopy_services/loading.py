@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from truecopy_schemas import Event
-
 from truecopy_services.app import Truecopy
 from truecopy_services.errors import AppNotFoundError, UsageError
 

@@ -11,7 +11,6 @@ from truecopy_bus.sql.address import connect
 from truecopy_bus.sql.sqlite_session import Synchronous
 from truecopy_projections.replica import Replica
 from truecopy_projections.replicas import MemoryReplica, SqlReplica
-
 from truecopy_services.config import MEMORY, Settings
 from truecopy_services.errors import SettingError
 

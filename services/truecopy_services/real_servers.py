@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from truecopy_bus.errors import UnavailableError
-
 from truecopy_services.errors import SettingError
 
 __all__ = ["RealServer", "ServerAwayError", "real_server"]

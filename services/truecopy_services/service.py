@@ -20,7 +20,6 @@ from truecopy_projections.replica import Replica
 from truecopy_projections.verdicts import Report
 from truecopy_projections.worker import Worker
 from truecopy_schemas import Event
-
 from truecopy_services.config import Settings
 from truecopy_services.reading import ReplicaReader
 

@@ -14,7 +14,6 @@ from truecopy_bus.record import TopicState
 from truecopy_bus.sql import Database
 from truecopy_projections.projection import Projection
 from truecopy_projections.state import PartitionState
-
 from truecopy_services.opening import shown
 from truecopy_services.service import Service
 from truecopy_services.working import answering_within

@@ -15,7 +15,6 @@ from typing import Any
 from truecopy_bus.errors import UnavailableError
 from truecopy_bus.limits import BACKOFF_FIRST_S, BACKOFF_LAST_S
 from truecopy_projections.projection import Projection
-
 from truecopy_services.errors import NoAnswerError
 from truecopy_services.service import Service
 

@@ -4,6 +4,7 @@ import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from truecopy_bus.logs.chunk import DamagedError, framed, pack, unpack
 from truecopy_bus.record import Outgoing, Record
 

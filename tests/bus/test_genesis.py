@@ -1,6 +1,7 @@
 """Who decides a topic's incarnation, and how it is read back."""
 
 import pytest
+
 from truecopy_bus.errors import TopicMismatchError
 from truecopy_bus.genesis import absent, control_of, genesis, incarnation_in, new_incarnation
 from truecopy_bus.record import Outgoing, Record, TopicSpec, TopicState

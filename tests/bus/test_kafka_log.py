@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
+
 from truecopy_bus.errors import (
     LogUnavailableError,
     OversizeRecordError,
@@ -13,9 +14,11 @@ from truecopy_bus.errors import (
     TopicMissingError,
 )
 from truecopy_bus.limits import RECORD_BYTES_MAX
-from truecopy_bus.log import Reader
+from truecopy_bus.log import Log, Reader
 from truecopy_bus.logs.kafka import KafkaLog, KafkaSettings
 from truecopy_bus.record import Outgoing, Record, TopicSpec
+from truecopy_bus.registry import Registry
+from truecopy_bus.testing import LogSuite
 from truecopy_services.servers import Server
 
 QUICK = {
@@ -78,6 +81,17 @@ async def read_nothing(reader: Reader, positions: Mapping[int, int]) -> None:
     async with asyncio.timeout(10):
         while True:
             assert not await reader.read(positions, records_max=10, wait_s=0.5)
+
+
+class TestKafkaLog(LogSuite):
+    @pytest.fixture
+    def log(self, open_log: Callable[[str], KafkaLog], kafka_url: str) -> KafkaLog:
+        self.again = lambda: open_log(kafka_url)
+        return self.again()
+
+    async def reopened(self, log: Log) -> Log:
+        await log.close()
+        return self.again()
 
 
 class TestNothingIsCreatedByTouch:
@@ -352,3 +366,23 @@ async def test_throughput_is_printed_not_judged(log: KafkaLog, topic: str) -> No
     read_s = time.perf_counter() - began
     await reader.close()
     print(f"appended {100_000 / appended_s:,.0f} records/s, read {len(found) / read_s:,.0f} records/s")
+
+
+class TestSettings:
+    async def test_a_topic_has_the_settings_that_it_was_created_with(self, log: KafkaLog, topic: str) -> None:
+        await log.create(TopicSpec(name=topic, partitions=1, settings={"retention.bytes": "-1"}))
+
+        settings = await log.settings(topic)
+
+        wanted = {"cleanup.policy": "delete", "retention.ms": "-1", "message.timestamp.type": "CreateTime"}
+        assert wanted.items() <= settings.items()
+        with pytest.raises(TopicMissingError):
+            await log.settings(topic + ".missing")
+        with pytest.raises(TopicMissingError):
+            await log.describe(topic + ".missing")
+
+    async def test_a_schema_topic_that_forgets_is_refused(self, log: KafkaLog, topic: str) -> None:
+        await log.create(TopicSpec(name=topic, partitions=1, settings={"retention.ms": "1000"}))
+
+        with pytest.raises(TopicMismatchError, match="retention"):
+            await Registry(log, topic=topic).ensure()

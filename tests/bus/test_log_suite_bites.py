@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import pytest
+
 from truecopy_bus.errors import PositionLostError, TopicMissingError
 from truecopy_bus.genesis import genesis, new_incarnation
 from truecopy_bus.limits import READ_WAIT_S

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import apsw
 import pytest
+
 from truecopy_bus.errors import LogUnavailableError, PositionLostError, TwoLibrariesError
 from truecopy_bus.log import Log
 from truecopy_bus.logs import sqlite

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
 from truecopy_bus.errors import LogUnavailableError
 from truecopy_bus.fold import UNKNOWN, Head, Verdict, fold, moved
 from truecopy_bus.genesis import control_of

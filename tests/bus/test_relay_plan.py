@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from truecopy_bus.fold import UNKNOWN, Head, element, moved
 from truecopy_bus.relay_plan import OutboxRow, plan
 

@@ -12,6 +12,7 @@ from uuid import UUID
 import apsw
 import asyncpg
 import pytest
+
 from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError
 from truecopy_bus.sql import Column, Connection, Database, Kind, Shape
 from truecopy_bus.sql.address import connect

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+
 from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError, NoTransactionError
 from truecopy_bus.sql import Column, Kind, Shape
 from truecopy_bus.sql.borrowed import borrowed

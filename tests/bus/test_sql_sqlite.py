@@ -10,6 +10,7 @@ from typing import Any
 
 import apsw
 import pytest
+
 from truecopy_bus.errors import (
     DatabaseUnavailableError,
     DataRefusedError,

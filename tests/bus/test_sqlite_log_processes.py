@@ -12,6 +12,7 @@ from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
 import apsw
+
 from truecopy_bus.logs.sqlite import SQLiteLog
 from truecopy_bus.record import Record, TopicSpec
 

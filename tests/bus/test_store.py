@@ -10,6 +10,7 @@ import apsw
 import asyncpg
 import orjson
 import pytest
+
 from truecopy_bus.errors import InvalidTokenError, VersionConflictError
 from truecopy_bus.limits import PUBLISH_EVENTS_MAX
 from truecopy_bus.sql.address import connect

@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Annotated
 
 from pydantic import Field
+
 from truecopy_bus.record import Record
 from truecopy_projections.arrival import Reading
 from truecopy_projections.projection import Change, Projection

@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.projections.world import World
+
 from truecopy_bus.logs.memory import MemoryLog
 from truecopy_bus.registry import Registry
 from truecopy_bus.relay import Relay
 from truecopy_bus.sql.address import connect
 from truecopy_bus.store import EventStore
 from truecopy_projections.replicas import open_replica
-
-from tests.projections.world import World
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

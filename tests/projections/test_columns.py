@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
+from tests.projections.bank import Balance, Closed, Deposited
+
 from truecopy_projections.columns import encode, field_of
 from truecopy_projections.digest import BUCKETS, EMPTY, bucket_of, differing, row_hash, shifted, total, vector
 from truecopy_projections.errors import ProjectionError, RowRejectedError
 from truecopy_projections.projection import Change, Projection
-
-from tests.projections.bank import Balance, Closed, Deposited
 
 Money = Annotated[Decimal, Field(max_digits=6, decimal_places=2)]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.sql.address import connect
 from truecopy_projections.replica import Replica

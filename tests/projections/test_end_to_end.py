@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.projections.bank import Closed, Deposited, balance, entries
+from tests.projections.world import EQUAL, TOPIC, World, deposit
+
 from truecopy_projections.certificate import certify, signing_key, verify
 from truecopy_projections.check import check
 from truecopy_projections.digest import row_hash
@@ -13,9 +16,6 @@ from truecopy_projections.projection import Projection
 from truecopy_projections.repair import repair
 from truecopy_projections.state import Reason
 from truecopy_projections.verdicts import Kind, Verdict
-
-from tests.projections.bank import Closed, Deposited, balance, entries
-from tests.projections.world import EQUAL, TOPIC, World, deposit
 
 
 @pytest.mark.parametrize("projection", [balance, entries], ids=["one row per key", "several"])

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.projections.bank import Closed, Deposited, balance, entries, reading, record
+
 from truecopy_bus.leases import Fence
 from truecopy_bus.record import Record
 from truecopy_projections.arrival import Arrival
@@ -26,8 +28,6 @@ from truecopy_projections.state import (
 )
 from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark
 from truecopy_schemas.control import encode as encode_control
-
-from tests.projections.bank import Closed, Deposited, balance, entries, reading, record
 
 INCARNATION = "0" * 31 + "1"
 FENCE = Fence(partition=0, epoch=1, claim=b"c" * 16)

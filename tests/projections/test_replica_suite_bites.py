@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+
 from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.leases import Fence
 from truecopy_projections.projection import Projection

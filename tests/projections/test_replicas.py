@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from truecopy_projections.replica import Replica
 from truecopy_projections.replicas import MemoryReplica, open_replica
 from truecopy_projections.testing.replica_suite import ReplicaSuite

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from truecopy_bus.sql import Database
 from truecopy_bus.sql.address import connect
 from truecopy_projections.errors import ProjectionError

@@ -5,6 +5,9 @@ import logging
 from pathlib import Path
 
 import pytest
+from tests.projections.bank import Deposited, balance
+from tests.projections.world import EQUAL, LEASE_S, TOPIC, World, deposit
+
 from truecopy_bus.errors import DatabaseUnavailableError, TopicMismatchError
 from truecopy_bus.record import Outgoing, TopicSpec
 from truecopy_bus.sql import connect
@@ -14,9 +17,6 @@ from truecopy_projections.state import PartitionState, Reason
 from truecopy_projections.verdicts import Report, Verdict
 from truecopy_projections.worker import Worker
 from truecopy_schemas.errors import NewerFormatError
-
-from tests.projections.bank import Deposited, balance
-from tests.projections.world import EQUAL, LEASE_S, TOPIC, World, deposit
 
 
 class Said(logging.Handler):

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+from tests.projections.bank import Deposited
+
 from truecopy_bus.logs.memory import MemoryLog
 from truecopy_bus.registry import Registry
 from truecopy_bus.relay import Relay
@@ -12,8 +14,6 @@ from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
 from truecopy_projections.verdicts import Verdict
 from truecopy_projections.worker import Worker
-
-from tests.projections.bank import Deposited
 
 TOPIC = "bank.account"
 LEASE_S = 1.0

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 from pydantic import Field
+
 from truecopy_schemas import Event, InvalidSchemaError, Record, avro_schema, fingerprint, subject
 
 

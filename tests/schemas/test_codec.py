@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
+
 from truecopy_schemas import (
     Decoder,
     Event,

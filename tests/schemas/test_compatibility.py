@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 from pydantic import Field
+
 from truecopy_schemas import (
     Compatibility,
     Event,

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 from pydantic import BaseModel, Field, ValidationError
+
 from truecopy_schemas import Event, InvalidSchemaError, Record, avro_schema
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)

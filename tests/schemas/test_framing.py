@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from truecopy_schemas import ForeignRecordError, frame, unframe
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+
 from truecopy_schemas import (
     RULES_NUMBER,
     Compatibility,

@@ -11,6 +11,7 @@ import asyncpg
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
 from truecopy_services.servers import ForeignServerError, Server, ServerError, kafka, postgres
 from truecopy_services.servers.cache import made_once
 from truecopy_services.servers.process import Process, free_ports

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+
 from truecopy_services.cli import VERBS, main
 
 Running = Callable[..., Awaitable[asyncio.subprocess.Process]]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from truecopy_projections.certificate import verify
 
 KEYS = [

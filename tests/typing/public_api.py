@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Annotated, assert_type
 
 from pydantic import Field
+
 from truecopy_services import (
     EVERY_ROW,
     Change,

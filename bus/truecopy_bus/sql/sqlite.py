@@ -17,7 +17,6 @@ from itertools import count, islice
 from typing import Any, Protocol, TypeVar
 
 import apsw
-from truecopy_schemas.errors import TruecopyError
 
 from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError, NoTransactionError
 from truecopy_bus.limits import SNAPSHOTS_MAX, STATEMENT_TIMEOUT_S
@@ -37,6 +36,7 @@ from truecopy_bus.sql.sqlite_values import (
     pick_statement,
     put_statement,
 )
+from truecopy_schemas.errors import TruecopyError
 
 __all__ = ["DIALECT", "SqliteConnection", "SqliteDatabase"]
 

@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, encode
-
 from truecopy_bus.log import Log, Reader
 from truecopy_bus.record import Outgoing, Record, TopicSpec, TopicState
+from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, encode
 
 __all__ = ["AT_MS", "LogSteps", "content", "made", "marking", "numbered", "reading", "spec"]
 

@@ -4,13 +4,13 @@ import asyncio
 import uuid
 
 import pytest
-from truecopy_schemas.control import Genesis
 
 from truecopy_bus.errors import PositionLostError, TopicMismatchError, TopicMissingError
 from truecopy_bus.genesis import control_of
 from truecopy_bus.log import Log
 from truecopy_bus.record import TopicSpec
 from truecopy_bus.testing.log_steps import LogSteps, made, marking, numbered, reading, spec
+from truecopy_schemas.control import Genesis
 
 __all__ = ["TopicPromises"]
 

@@ -2,7 +2,6 @@
 
 from truecopy_bus.limits import STATEMENT_TIMEOUT_S
 from truecopy_bus.sql.address import connect
-
 from truecopy_projections.replica import Replica
 from truecopy_projections.replicas.memory import MemoryReplica
 from truecopy_projections.replicas.sql import SqlReplica

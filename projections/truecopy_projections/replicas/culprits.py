@@ -9,7 +9,6 @@ from typing import Any
 
 from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.sql import Connection, Database
-
 from truecopy_projections.projection import Projection
 from truecopy_projections.state import PartitionPlan
 

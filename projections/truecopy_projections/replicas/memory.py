@@ -18,7 +18,6 @@ from uuid import UUID
 from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.leases import Fence
 from truecopy_bus.sql import Column, Kind
-
 from truecopy_projections.errors import ProjectionError, UnknownProjectionError
 from truecopy_projections.limits import CHECKPOINTS_KEPT, SCAN_ROWS
 from truecopy_projections.projection import Projection, SubKey

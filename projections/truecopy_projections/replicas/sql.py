@@ -13,7 +13,6 @@ from truecopy_bus import leases
 from truecopy_bus.leases import Fence
 from truecopy_bus.sql import Connection, Database
 from truecopy_bus.sql.statements import listed
-
 from truecopy_projections.limits import CHECKPOINTS_KEPT
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot, refuse_other_partitions

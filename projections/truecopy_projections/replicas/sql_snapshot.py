@@ -6,8 +6,6 @@ from typing import Any
 
 from truecopy_bus.sql import Connection
 from truecopy_bus.sql.statements import listed, quoted
-from truecopy_schemas.errors import NewerFormatError
-
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.limits import SCAN_ROWS
 from truecopy_projections.projection import Projection
@@ -26,6 +24,7 @@ from truecopy_projections.replicas.tables import (
     waiting_of,
 )
 from truecopy_projections.state import Checkpoint, KeyState, PartitionState, StoredRow, Waiting
+from truecopy_schemas.errors import NewerFormatError
 
 __all__ = ["FORMAT_NAME", "SqlSnapshot", "check", "declared_name", "read_meta"]
 

@@ -13,7 +13,6 @@ from truecopy_bus.leases import LEASES, MEMBERS
 from truecopy_bus.record import Headers
 from truecopy_bus.sql import Column, Dialect, Kind, Shape
 from truecopy_bus.sql.statements import listed, quoted
-
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.projection import Address, Projection
 from truecopy_projections.state import (

@@ -10,9 +10,9 @@ from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from pydantic import Field
+
 from truecopy_bus.fold import Head
 from truecopy_bus.leases import Fence
-
 from truecopy_projections.digest import row_hash
 from truecopy_projections.projection import Address, Projection
 from truecopy_projections.replica import Replica

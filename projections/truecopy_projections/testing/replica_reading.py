@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from truecopy_bus.errors import TopicMismatchError
 
+from truecopy_bus.errors import TopicMismatchError
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.limits import SCAN_ROWS
 from truecopy_projections.projection import Projection

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.fold import Head
-
 from truecopy_projections.columns import encode
 from truecopy_projections.digest import row_hash
 from truecopy_projections.limits import BUCKETS, CHECKPOINTS_KEPT

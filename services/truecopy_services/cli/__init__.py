@@ -11,7 +11,6 @@ from typing import NoReturn
 from truecopy_bus.errors import InvalidTokenError, TopicMissingError, UnavailableError
 from truecopy_projections.errors import NotReachedError, ProjectionError, UnknownProjectionError
 from truecopy_schemas.errors import InvalidEventError, InvalidSchemaError, TruecopyError
-
 from truecopy_services.cli.check import CHECK
 from truecopy_services.cli.demo import DEMO
 from truecopy_services.cli.dev import DEV

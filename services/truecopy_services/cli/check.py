@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from rich.markup import escape
 from rich.table import Table
-from truecopy_projections.verdicts import Report, Verdict
 
+from truecopy_projections.verdicts import Report, Verdict
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import Verb, app_argument, app_of
 from truecopy_services.working import answering_within

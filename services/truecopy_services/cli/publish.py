@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 from rich.progress import Progress
+
 from truecopy_bus.errors import VersionConflictError
 from truecopy_bus.publish import Change
 from truecopy_schemas import Event, InvalidEventError
-
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import Verb, app_argument, app_of
 from truecopy_services.errors import UsageError

@@ -3,7 +3,6 @@
 from argparse import ArgumentParser, Namespace
 
 from truecopy_projections.limits import REPAIR_ROWS_MAX
-
 from truecopy_services.cli.check import DIFFERENCES_SHOWN
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import Verb, app_argument, app_of

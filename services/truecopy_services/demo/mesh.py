@@ -9,7 +9,6 @@ from typing import Any
 
 from truecopy_projections.projection import Projection
 from truecopy_projections.state import MarkVerdict, PartitionState
-
 from truecopy_services.demo.billing import billing
 from truecopy_services.demo.children import ChildError, Children
 from truecopy_services.demo.marketing import marketing

@@ -17,9 +17,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import apsw
+
 from truecopy_bus.errors import TopicMissingError, UnavailableError
 from truecopy_bus.registry import SCHEMAS_TOPIC
-
 from truecopy_services.config import Settings
 from truecopy_services.errors import UsageError
 from truecopy_services.opening import open_log

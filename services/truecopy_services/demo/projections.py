@@ -11,8 +11,8 @@ from decimal import Decimal
 from typing import Annotated
 
 from pydantic import Field
-from truecopy_projections.projection import Change, Projection
 
+from truecopy_projections.projection import Change, Projection
 from truecopy_services.demo.shop import Purchased
 
 __all__ = ["CALIBRATED_TO", "CustomerValue", "Purchase", "customer_value", "purchases"]

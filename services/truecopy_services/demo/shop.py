@@ -5,8 +5,8 @@ from decimal import Decimal
 from typing import Annotated
 
 from pydantic import Field
-from truecopy_schemas import Event
 
+from truecopy_schemas import Event
 from truecopy_services.app import Truecopy
 
 __all__ = ["Purchased", "shop"]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
 from truecopy_projections.certificate import verify
 from truecopy_projections.verdicts import Report, Verdict, difference_json
-
 from truecopy_services.cli.check import differences_shown, reports_table
 from truecopy_services.cli.screen import Screen
 from truecopy_services.demo.children import Child, children

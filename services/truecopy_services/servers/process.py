@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
+
 from truecopy_schemas.errors import TruecopyError
 
 __all__ = [

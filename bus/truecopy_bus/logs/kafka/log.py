@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 class KafkaLog:
     """The log port on Apache Kafka 3.6 or later. Connects at the first need; for one event loop.
 
-    Beyond the port: `delete` and `trim`, for operators and tests.
+    Beyond the port: `settings`, `delete` and `trim`, for operators and tests.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -55,6 +55,7 @@ class KafkaLog:
         self._report_not_before = 0.0
         self._reporting: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @classmethod
     def from_url(cls, url: str, **more: Any) -> Self:
@@ -88,6 +89,7 @@ class KafkaLog:
                 await asyncio.sleep(BACKOFF_FIRST_S)
 
     async def describe(self, topic: str) -> TopicState:
+        self._expect_open()
         leaders = await self._cluster.leaders(topic)
         bounds = await self._cluster.bounds(topic, leaders)
         self._partitions[topic] = len(leaders)
@@ -117,6 +119,7 @@ class KafkaLog:
         """
         if not records:
             raise ValueError("an append needs at least one record")
+        self._expect_open()
         for record in records:
             checked_size(topic, record)
         producer = None
@@ -135,6 +138,10 @@ class KafkaLog:
                 raise
             seen = f"appending to {topic}[{partition}]: no answer in {self._settings.append_timeout_s:g} s"
             raise LogUnavailableError(log=self._settings.name, seen=seen) from error
+
+    def _expect_open(self) -> None:
+        if self._closed:
+            raise LogUnavailableError(log=self._settings.name, seen="this handle was closed; open another")
 
     async def _expect(self, topic: str, partition: int) -> None:
         if topic not in self._partitions:
@@ -180,6 +187,7 @@ class KafkaLog:
 
     async def close(self) -> None:
         """Bounded. Readers are closed by their owners."""
+        self._closed = True
         if self._background:
             await asyncio.wait(self._background, timeout=self._settings.request_timeout_s)
         producer, self._producer = self._producer, None
@@ -187,6 +195,11 @@ class KafkaLog:
             await producer.close()
         await self._reporter.close()
         await self._cluster.close()
+
+    async def settings(self, topic: str) -> dict[str, str]:
+        """A topic's settings as the broker has them. Not part of the port. Raises TopicMissingError, LogUnavailableError."""
+        await self._cluster.leaders(topic)
+        return await self._cluster.settings(topic)
 
     async def delete(self, topic: str) -> None:
         """Delete a topic with all that it holds; returns when it is gone. Not part of the port.

@@ -3,7 +3,7 @@
 The consumer is only believed while it moves as told. Positions are compared with the partitions' bounds when partitions
 are assigned, when a position jumps, and every second: Kafka's fetch would wait in silence beyond the end. The topic's
 first record is compared as often: a topic that was deleted and made again would be read on at the old offset. After any
-fault the consumer is closed, and the next read makes a new one from the caller's positions. The incarnation is the
+fault the consumer is dropped, and the next read makes a new one from the caller's positions. The incarnation is the
 caller's to check, whenever a read has failed.
 """
 
@@ -36,24 +36,31 @@ class KafkaReader:
         self._genesis: bytes | None = None
         self._verified_at = 0.0
         self._stalled_s: dict[int, float] = {}
+        self._closed = False
 
     async def read(self, positions: Mapping[int, int], *, records_max: int, wait_s: float) -> Sequence[Record]:
+        if self._closed:
+            raise LogUnavailableError(log=self._settings.name, seen="this reader was closed; open another")
         if not positions:
             await asyncio.sleep(wait_s)
             return []
         try:
             return await self._read(positions, records_max, wait_s)
         except OutOfRangeError:
-            await self.close()
+            await self._drop()
             self._check(positions, await self._bounds(positions, await self._cluster.leaders(self._topic)))
             seen = f"{self._topic}: a position was refused, and is in range now"
             raise LogUnavailableError(log=self._settings.name, seen=seen) from None
         except BaseException:
             # Cancelled as well: what the consumer handed out meanwhile is lost, so its place is not to be believed.
-            await self.close()
+            await self._drop()
             raise
 
     async def close(self) -> None:
+        self._closed = True
+        await self._drop()
+
+    async def _drop(self) -> None:
         consumer, self._consumer = self._consumer, None
         self._next, self._ends, self._stalled_s, self._genesis = {}, {}, {}, None
         if consumer is not None:
@@ -72,7 +79,7 @@ class KafkaReader:
             log.warning(
                 "%s: nothing came for %g s though there is more; connecting anew", self._topic, self._settings.stall_timeout_s
             )
-            await self.close()
+            await self._drop()
         return records
 
     async def _placed(self, positions: Mapping[int, int]) -> Consumer:

@@ -12,25 +12,22 @@ Nothing is retried here: refusal and silence are a LogUnavailableError. Private 
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from truecopy_bus.errors import LogUnavailableError, TopicMissingError
-from truecopy_bus.limits import BACKOFF_LAST_S, READ_BYTES_MAX
+from truecopy_bus.limits import READ_BYTES_MAX
+from truecopy_bus.logs.kafka import settings as limits
+from truecopy_bus.logs.kafka.closing import closed
 from truecopy_bus.logs.kafka.noise import quiet
-from truecopy_bus.logs.kafka.settings import (
-    BATCH_BYTES_MAX,
-    FETCH_WAIT_MS,
-    PARTITION_FETCH_BYTES,
-    REQUEST_BYTES_MAX,
-    KafkaSettings,
-)
+from truecopy_bus.logs.kafka.settings import KafkaSettings
 from truecopy_bus.record import Outgoing, Record
 
 try:
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
     from aiokafka import errors as kafka_errors
     from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
     from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
     from aiokafka.protocol.admin import DeleteRecordsRequest
     from aiokafka.protocol.commit import OffsetCommitRequest
@@ -53,7 +50,6 @@ class OutOfRangeError(Exception):
 
 
 quiet()
-_closing: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected before it ends
 
 
 @contextlib.asynccontextmanager
@@ -85,11 +81,10 @@ class _Obedient:
 
 
 def _never_create(client: Any) -> None:
-    """Make one aiokafka client ask about topics without creating them, whatever the broker allows.
+    """Make one aiokafka client, and no other in the process, ask about topics without creating them.
 
     aiokafka 0.14 sends `allow_auto_topic_creation = true` from `AIOKafkaClient._metadata_update`, which takes its
-    connection from `_get_conn`; everything else goes through `client.send`. Only this client is touched: another
-    user of aiokafka in the process keeps what the library does.
+    connection from `_get_conn`; everything else goes through `client.send`.
     """
     connect = client._get_conn
 
@@ -112,7 +107,7 @@ class Cluster:
         """Bounded; never raises for a broker that is away."""
         admin, self._admin = self._admin, None
         if admin is not None:
-            await _closed(admin.close(), self._settings)
+            await closed(admin.close(), self._settings)
 
     async def leaders(self, topic: str) -> dict[int, int]:
         """Partition -> leading broker, -1 for none, as the brokers say now. Raises TopicMissingError."""
@@ -159,7 +154,7 @@ class Cluster:
     async def peek(self, topic: str, partition: int, offset: int, leader: int, *, whole: bool) -> list[Record]:
         """The records of one fetch from `offset` on, a `whole` fetch or its first batch. Raises OutOfRangeError."""
         # However few bytes are asked for, the first batch comes complete (KIP-74).
-        size = PARTITION_FETCH_BYTES if whole else 1
+        size = limits.PARTITION_FETCH_BYTES if whole else 1
         async with self._asking(f"reading {topic}[{partition}]") as admin:
             wanted = [(topic, [(partition, offset, size)])]
             answer = await admin._send_request(FetchRequest(0, 1, size, READ_COMMITTED, wanted, rack_id=""), leader)
@@ -182,6 +177,15 @@ class Cluster:
                     raise ValueError(f"{self._settings.name} refuses the settings of topic {name!r}: {said}; {remedy}")
                 if error not in (kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError):
                     raise error(f"{name}: {said}")
+
+    async def settings(self, topic: str) -> dict[str, str]:
+        """The settings of a topic that exists, by their Kafka names; those that are the broker's defaults too."""
+        async with self._asking(f"asking for the settings of {topic}") as admin:
+            [answer] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+            [(code, _, _, _, entries)] = answer.resources
+            if code:
+                raise kafka_errors.for_code(code)(topic)
+            return {entry[0]: entry[1] or "" for entry in entries}
 
     async def delete(self, topic: str) -> None:
         """Delete the topic with all that it holds. Raises TopicMissingError."""
@@ -251,8 +255,8 @@ class Producer:
             acks="all",
             enable_idempotence=True,
             compression_type=settings.compression,
-            max_batch_size=BATCH_BYTES_MAX,
-            max_request_size=REQUEST_BYTES_MAX,
+            max_batch_size=limits.BATCH_BYTES_MAX,
+            max_request_size=limits.REQUEST_BYTES_MAX,
             linger_ms=0,
         )
         _never_create(self._producer.client)
@@ -290,7 +294,7 @@ class Producer:
 
     async def close(self) -> None:
         """Send what is there, bounded; then let go."""
-        if not await _closed(self._producer.stop(), self._settings):
+        if not await closed(self._producer.stop(), self._settings):
             await self.abandon()
 
     async def abandon(self) -> None:
@@ -308,9 +312,9 @@ class Producer:
         if sending is not None:
             # Twice: the first time it still waits for the answer under way, which never comes once we hang up.
             sending.cancel()
-            await _closed(self._producer.client.close(), self._settings)
+            await closed(self._producer.client.close(), self._settings)
             sending.cancel()
-        await _closed(self._producer.stop(), self._settings)
+        await closed(self._producer.stop(), self._settings)
 
 
 class Consumer:
@@ -326,18 +330,19 @@ class Consumer:
             isolation_level="read_committed",
             check_crcs=True,
             fetch_min_bytes=1,
-            fetch_max_wait_ms=min(FETCH_WAIT_MS, int(settings.request_timeout_s * 500)),
+            fetch_max_wait_ms=min(limits.FETCH_WAIT_MS, int(settings.request_timeout_s * 500)),
             fetch_max_bytes=READ_BYTES_MAX,
-            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
+            max_partition_fetch_bytes=limits.PARTITION_FETCH_BYTES,
         )
         _never_create(self._consumer._client)
+        self._turn = 0
 
     async def start(self) -> None:
         await _started(self._consumer.start(), self._consumer.stop, self._settings)
 
     async def close(self) -> None:
-        if not await _closed(self._consumer.stop(), self._settings):
-            await _closed(self._consumer._client.close(), self._settings)
+        if not await closed(self._consumer.stop(), self._settings):
+            await closed(self._consumer._client.close(), self._settings)
 
     def assign(self, topic: str, partitions: Iterable[int]) -> None:
         """Replace what is fetched; every partition must be sought next, before anything is awaited."""
@@ -352,10 +357,23 @@ class Consumer:
         return int(assignment.state_value(TopicPartition(topic, partition)).position)
 
     async def fetch(self, *, records_max: int, wait_s: float) -> list[Record]:
-        """What is there, each partition in order; raises OutOfRangeError, LogUnavailableError."""
+        """What is there, each partition in order; raises OutOfRangeError, LogUnavailableError.
+
+        Partitions take turns in being first: left to itself, getmany empties one before it looks at the next.
+        """
+        self._turn += 1
+        assigned = sorted(self._consumer.assignment())
+        turn = self._turn % len(assigned)
+        records: list[Record] = []
         async with _bounded(self._settings, "fetching", wait_s + self._settings.request_timeout_s):
-            found = await self._consumer.getmany(timeout_ms=int(wait_s * 1000), max_records=records_max)
-        return [record for each in found.values() for record in _records(each)]
+            for partition in (*assigned[turn:], *assigned[:turn]):
+                if left := records_max - len(records):
+                    found = await self._consumer.getmany(partition, timeout_ms=0, max_records=left)
+                    records += _records(found.get(partition, ()))
+            if not records:
+                found = await self._consumer.getmany(timeout_ms=int(wait_s * 1000), max_records=records_max)
+                records = [record for each in found.values() for record in _records(each)]
+        return records
 
 
 def _added(batch: Any, record: Outgoing) -> bool:
@@ -380,21 +398,5 @@ async def _started(starting: Awaitable[None], stop: Any, settings: KafkaSettings
         async with _bounded(settings, "connecting", settings.connect_timeout_s):
             await starting
     except BaseException:
-        await _closed(stop(), settings)
+        await closed(stop(), settings)
         raise
-
-
-async def _closed(closing: Coroutine[Any, Any, None], settings: KafkaSettings) -> bool:
-    """Whether it closed within its time. A broker that is away is no fault of the one who leaves.
-
-    In a task of its own: stopping a consumer whose fetch has just failed raises the CancelledError of an inner task,
-    which here would look as if the caller was cancelled (aiokafka 0.14, `Fetcher.close`).
-    """
-    task = asyncio.create_task(closing)
-    _closing.add(task)
-    task.add_done_callback(_closing.discard)
-    limit_s = min(settings.connect_timeout_s, BACKOFF_LAST_S)
-    await asyncio.wait([task], timeout=limit_s)
-    if task.cancel():
-        await asyncio.wait([task], timeout=limit_s)
-    return task.done() and not task.cancelled() and task.exception() is None
