@@ -28,9 +28,7 @@ class LogUnavailableError(UnavailableError):
     """The log did not answer in time, or refused us. Retry with backoff; check address and credentials if it stays."""
 
     def __init__(self, *, log: str, seen: str) -> None:
-        super().__init__(
-            f"log {log} is unavailable: {seen}; will work again when it answers, check address and credentials"
-        )
+        super().__init__(f"log {log} is unavailable: {seen}; will work again when it answers, check address and credentials")
         self.log, self.seen = log, seen
 
 
@@ -83,9 +81,7 @@ class TopicMismatchError(TruecopyError):
     """The topic exists with another number of partitions, or without a genesis. Partition count is identity."""
 
     def __init__(self, *, topic: str, seen: str, expected: str) -> None:
-        super().__init__(
-            f"topic {topic!r}: seen {seen}, expected {expected}; use its real settings or another name"
-        )
+        super().__init__(f"topic {topic!r}: seen {seen}, expected {expected}; use its real settings or another name")
         self.topic, self.seen, self.expected = topic, seen, expected
 
 
@@ -130,9 +126,7 @@ class OversizeRecordError(TruecopyError):
     """A record larger than the log takes. Nothing was written."""
 
     def __init__(self, *, topic: str, size: int, limit: int) -> None:
-        super().__init__(
-            f"{topic}: a record of {size} bytes, the log takes {limit} at most; publish less per event"
-        )
+        super().__init__(f"{topic}: a record of {size} bytes, the log takes {limit} at most; publish less per event")
         self.topic, self.size, self.limit = topic, size, limit
 
 
@@ -140,9 +134,7 @@ class VersionConflictError(TruecopyError):
     """The key moved on. Read it again and decide anew; the transaction it was raised in stays usable."""
 
     def __init__(self, *, entity: str, key: str, expected: int, actual: int) -> None:
-        super().__init__(
-            f"{entity} {key!r}: expected version {expected}, it is at {actual}; read it again and decide anew"
-        )
+        super().__init__(f"{entity} {key!r}: expected version {expected}, it is at {actual}; read it again and decide anew")
         self.entity, self.key, self.expected, self.actual = entity, key, expected, actual
 
 
@@ -150,7 +142,5 @@ class LeaseLostError(TruecopyError):
     """Another holder took the partition. Whatever was not committed is theirs to do."""
 
     def __init__(self, *, what: str, partition: int) -> None:
-        super().__init__(
-            f"{what}[{partition}]: the lease was taken by another holder; nothing was written, claim it again"
-        )
+        super().__init__(f"{what}[{partition}]: the lease was taken by another holder; nothing was written, claim it again")
         self.what, self.partition = what, partition

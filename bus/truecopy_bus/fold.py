@@ -74,9 +74,7 @@ def fold(known: Head, key: str, version: int, fingerprint: bytes, body: bytes) -
     owner's digest over the chain already vouches for it.
     """
     if version == known.version + 1:
-        return Verdict.APPLY, Head(
-            version, element(known.element, key, version, fingerprint, body), known.element
-        )
+        return Verdict.APPLY, Head(version, element(known.element, key, version, fingerprint, body), known.element)
     if version > known.version:
         return Verdict.GAP, known
     if version == known.version and element(known.previous, key, version, fingerprint, body) != known.element:

@@ -26,9 +26,7 @@ __all__ = ["Log", "Reader"]
 class Reader(Protocol):
     """Reads one topic. It keeps connections and buffers, but no position: the caller's replica does."""
 
-    async def read(
-        self, positions: Mapping[int, int], *, records_max: int, wait_s: float
-    ) -> Sequence[Record]:
+    async def read(self, positions: Mapping[int, int], *, records_max: int, wait_s: float) -> Sequence[Record]:
         """Records from `positions` (partition -> next offset) on, each partition in order.
 
         Waits up to `wait_s` seconds for a first record, then returns what is there, `records_max` at most, possibly

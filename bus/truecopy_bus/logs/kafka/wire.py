@@ -357,10 +357,8 @@ class Consumer:
         return int(assignment.state_value(TopicPartition(topic, partition)).position)
 
     async def fetch(self, *, records_max: int, wait_s: float) -> list[Record]:
-        """What is there, each partition in order; raises OutOfRangeError, LogUnavailableError.
-
-        Partitions take turns in being first: left to itself, getmany empties one before it looks at the next.
-        """
+        """What is there, each partition in order; raises OutOfRangeError, LogUnavailableError."""
+        # Partitions take turns in being first: left to itself, getmany empties one before it looks at the next.
         self._turn += 1
         assigned = sorted(self._consumer.assignment())
         turn = self._turn % len(assigned)
