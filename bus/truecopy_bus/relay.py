@@ -13,7 +13,6 @@ and is looked at again. Everything else raises.
 
 import asyncio
 import logging
-import random
 import secrets
 import socket
 from collections.abc import Collection
@@ -30,8 +29,6 @@ from truecopy_bus.errors import (
 )
 from truecopy_bus.fold import DIGEST_ALGORITHM
 from truecopy_bus.limits import (
-    BACKOFF_FIRST_S,
-    BACKOFF_LAST_S,
     LEASE_S,
     MARK_EVENTS_MAX,
     MARK_IDLE_S,
@@ -40,6 +37,7 @@ from truecopy_bus.limits import (
     RELAY_POLL_S,
 )
 from truecopy_bus.log import Log
+from truecopy_bus.outage import Outage
 from truecopy_bus.outbox import scope_of
 from truecopy_bus.points import reached
 from truecopy_bus.record import Outgoing, TopicSpec
@@ -83,25 +81,21 @@ class Relay:
         self._claims = SchemaClaims(self._database, registry)
         self._entities: dict[str, RelayedEntity] = {}
         self._sent = 0
-        self._away: str | None = None
+        self._outage = Outage(_log, "relay, events wait in the outbox")
         self._ensured = False
         self._check_at = self._renew_at = 0.0
         self._turn = asyncio.Lock()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Relay until `stop` is set, then give the partitions back. What is away is waited for, with growing pauses."""
-        attempt = 0
         while not stop.is_set():
             self._store.committed.clear()
             try:
                 moved = await self.step()
             except UnavailableError as error:
-                self._say_away(error)
-                await _first_of(stop, timeout_s=_backoff_s(attempt))
-                attempt += 1
+                await _first_of(stop, timeout_s=self._outage.strike(error))
                 continue
-            attempt = 0
-            self._say_back()
+            self._outage.over()
             if not moved:
                 await _first_of(stop, self._store.committed, timeout_s=self._idle_s())
         with suppress(UnavailableError):
@@ -154,7 +148,7 @@ class Relay:
         return RelayStatus(
             holder=self._holder,
             sent=self._sent,
-            away=self._away,
+            away=None if self._outage.fault is None else str(self._outage.fault),
             entities={name: entity.status() for name, entity in sorted(self._entities.items())},
             refused={fingerprint.hex(): reason for fingerprint, reason in sorted(self._claims.refused.items())},
         )
@@ -303,24 +297,9 @@ class Relay:
         staying = sum(held.staying for entity in self._entities.values() for held in entity.held.values())
         return min(RELAY_CHECK_S, RELAY_POLL_S * (1 + staying // 100))
 
-    def _say_away(self, error: UnavailableError) -> None:
-        if self._away is None:
-            _log.warning("%s; events wait in the outbox", error)
-        self._away = str(error)
-
-    def _say_back(self) -> None:
-        if self._away is not None:
-            _log.info("back after: %s", self._away)
-        self._away = None
-
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _backoff_s(attempt: int) -> float:
-    # Full jitter between half and all of it, so that relays do not come back in step.
-    return min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2.0 ** min(attempt, 20)) * random.uniform(0.5, 1.0)
 
 
 def _halt(entity: RelayedEntity, error: Exception) -> None:

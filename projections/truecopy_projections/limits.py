@@ -15,6 +15,7 @@ __all__ = [
     "REPLAY_STALL_S",
     "SCAN_ROWS",
     "TOPIC_POLL_S",
+    "TOPIC_QUIET_S",
     "WAITING_BYTES_MAX",
     "WATCHDOG_S",
 ]
@@ -33,6 +34,8 @@ INCARNATION_CHECK_S = 1.0
 """Seconds after which a worker asks the log again whether the topic is still the one that it knows."""
 TOPIC_POLL_S = 0.5
 """Seconds at most between looks for a topic that does not exist yet."""
+TOPIC_QUIET_S = 3.0
+"""Seconds for which a topic may be missing before it is said: a new owner makes it with its first event."""
 WATCHDOG_S = 10.0
 """Seconds without progress, though the log has more, after which a worker opens its reader anew."""
 PARKED_RETRY_S = 30.0

@@ -8,22 +8,23 @@ kept there. It decides nothing: the plan does. What is away is waited for, witho
 import asyncio
 import logging
 import os
-import random
 import secrets
 import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from truecopy_bus.errors import DataRefusedError, PositionLostError, TopicMissingError, UnavailableError
 from truecopy_bus.leases import Fence
-from truecopy_bus.limits import BACKOFF_FIRST_S, BACKOFF_LAST_S, LEASE_S, READ_RECORDS_MAX, READ_WAIT_S
+from truecopy_bus.limits import LEASE_S, READ_RECORDS_MAX, READ_WAIT_S
 from truecopy_bus.log import Log, Reader
+from truecopy_bus.outage import Outage
 from truecopy_bus.points import reached
 from truecopy_bus.record import Record, TopicState
 from truecopy_bus.registry import Registry
 from truecopy_projections.arrival import Arrival, Reading
-from truecopy_projections.limits import INCARNATION_CHECK_S, PARKED_RETRY_S, TOPIC_POLL_S, WATCHDOG_S
+from truecopy_projections.limits import INCARNATION_CHECK_S, PARKED_RETRY_S, TOPIC_POLL_S, TOPIC_QUIET_S, WATCHDOG_S
 from truecopy_projections.plan import RETRIED, halted, plan, wanted
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
@@ -82,26 +83,18 @@ class Worker:
 
         Raises what is wrong with the declaration or the code (ProjectionError, NewerFormatError); never for what is away.
         """
-        away_since: float | None = None
-        backoff = BACKOFF_FIRST_S
+        outage = Outage(_log, self.projection.id)
         try:
             while not stop.is_set():
                 try:
                     await self.step()
-                except (UnavailableError, TopicMissingError) as fault:
-                    if away_since is None:
-                        away_since = time.monotonic()
-                        _log.warning("%s: %s; trying again until it answers", self.projection.id, fault)
-                    await self._forget()
-                    await _stopped(stop, backoff * random.uniform(0.5, 1.0))
+                    outage.over()
+                except TopicMissingError as fault:
                     # A topic comes into being with its owner's first event, and somebody may wait to read that one.
-                    longest = TOPIC_POLL_S if isinstance(fault, TopicMissingError) else BACKOFF_LAST_S
-                    backoff = min(backoff * 2, longest)
-                else:
-                    if away_since is not None:
-                        away = time.monotonic() - away_since
-                        _log.warning("%s: works again after %.1f s", self.projection.id, away)
-                        away_since, backoff = None, BACKOFF_FIRST_S
+                    pause_s = outage.strike(fault, longest_s=TOPIC_POLL_S, quiet_s=TOPIC_QUIET_S)
+                    await self._rest(stop, pause_s)
+                except UnavailableError as fault:
+                    await self._rest(stop, outage.strike(fault))
         finally:
             await self.leave()
 
@@ -259,11 +252,14 @@ class Worker:
                 continue
             self._reading.learn(schema_id, fingerprint=found.fingerprint, schema=found.schema)
 
-    async def _forget(self) -> None:
+    async def _rest(self, stop: asyncio.Event, pause_s: float) -> None:
         """After a fault nothing that is remembered can be trusted: a commit may or may not have happened."""
         self._topic_state, self._renew_at = None, 0.0
         self._states.clear()
         await self._close_reader()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await stop.wait()
 
     async def _close_reader(self) -> None:
         reader, self._reader = self._reader, None
@@ -306,11 +302,3 @@ def _record(waiting: Waiting) -> Record:
         waiting.timestamp_ms,
         waiting.headers,
     )
-
-
-async def _stopped(stop: asyncio.Event, wait_s: float) -> None:
-    try:
-        async with asyncio.timeout(wait_s):
-            await stop.wait()
-    except TimeoutError:
-        pass

@@ -7,13 +7,12 @@ once, by the system's own default. What is away is waited for; what fails for go
 import asyncio
 import logging
 import signal
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from truecopy_bus.errors import UnavailableError
-from truecopy_bus.limits import BACKOFF_FIRST_S, BACKOFF_LAST_S
+from truecopy_bus.outage import Outage
 from truecopy_projections.projection import Projection
 from truecopy_services.errors import NoAnswerError
 from truecopy_services.service import Service
@@ -40,21 +39,16 @@ async def work(service: Service, stop: asyncio.Event, *, relay: bool, projection
 
 async def _relay(service: Service, stop: asyncio.Event) -> None:
     """A relay whose store may be away at the start too."""
-    pause_s, away_since = BACKOFF_FIRST_S, None
+    outage = Outage(_log, f"store of {service.name}")
     while not stop.is_set():
         try:
             await service.store.open()
         except UnavailableError as fault:
-            if away_since is None:
-                away_since = time.monotonic()
-                _log.warning("%s; trying again until it answers", fault)
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout(outage.strike(fault)):
                     await stop.wait()
-            pause_s = min(2 * pause_s, BACKOFF_LAST_S)
         else:
-            if away_since is not None:
-                _log.warning("%s works again after %.1f s", service.store.database.name, time.monotonic() - away_since)
+            outage.over()
             await service.relay().run(stop)
             return
 

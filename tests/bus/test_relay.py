@@ -366,7 +366,7 @@ async def test_publishing_goes_on_while_the_log_is_away_and_the_relay_comes_back
     stop.set()
     await running
     (await judged.read_all()).assert_true(51)
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
 
 async def test_a_topic_that_was_made_anew_halts_its_entity_alone(

@@ -1,0 +1,87 @@
+"""The documents say what is so: their code runs, their paths exist, their commands are verbs, the map names every module."""
+
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from truecopy_services.cli import VERBS
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(path for path in (*ROOT.glob("*.md"), *ROOT.glob("*/README.md")) if path.parent.name != ".venv")
+BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+RUN_S = 60
+
+
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """(language, text) of the fenced blocks, without their indentation."""
+    found = BLOCK.findall(path.read_text())
+    return [(language, re.sub(rf"^{indent}", "", text, flags=re.MULTILINE)) for indent, language, text in found]
+
+
+def programs() -> list[tuple[Path, str, str]]:
+    """(document, program, expected output) of the blocks of Python that are whole programs."""
+    found = []
+    for path in DOCUMENTS:
+        here = blocks(path)
+        for (language, text), (following, output) in pairwise([*here, ("", "")]):
+            if language == "python" and re.search(r"^(from|import) ", text, re.MULTILINE):
+                found.append((path, text, output if following == "output" else ""))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "program", "output"), [pytest.param(*p, id=f"{p[0].parent.name}/{p[0].name}") for p in programs()]
+)
+def test_the_programs_of_the_documents_run(path: Path, program: str, output: str, tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=RUN_S, check=False
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    assert output in (ran.stdout, ""), path
+    assert not (output and ran.stderr)
+
+
+def test_the_readme_has_its_programs() -> None:
+    assert {path.parent.name for path, _, _ in programs()} >= {ROOT.name, "schemas", "bus", "projections"}
+
+
+def test_the_example_of_the_readme_is_short() -> None:
+    example = next(text for path, text, _ in programs() if path == ROOT / "README.md")
+
+    body = example[example.index("bank = ") :].splitlines()
+    assert len([line for line in body if line.strip() and not line.startswith(("@", "asyncio.run"))]) <= 12
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_paths_in_the_documents_exist(path: Path) -> None:
+    text = path.read_text()
+    named = re.findall(r"\]\(([^)#:]+)\)", text)
+    named += re.findall(r"`((?:tests|bus|schemas|projections|services)/[\w./]+)`", text)
+
+    assert not [name for name in named if not (path.parent / name).exists() and not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_commands_in_the_documents_are_verbs(path: Path) -> None:
+    verbs = {verb.name for verb in VERBS}
+
+    used = set(re.findall(r"(?:^ {4}|`)truecopy ([a-z]+)", path.read_text(), re.MULTILINE))
+    assert used <= verbs
+    if path == ROOT / "README.md":
+        assert used == verbs
+
+
+@pytest.mark.parametrize("layer", ["schemas", "bus", "projections", "services"])
+def test_the_file_map_names_every_module(layer: str) -> None:
+    (row,) = re.findall(rf"^\| `{layer}/truecopy_{layer}`.*$", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    mapped = set(re.findall(r"`(\w+(?:\.py|/))`", row))
+
+    package = ROOT / layer / f"truecopy_{layer}"
+    there = {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
+    there |= {f"{path.name}/" for path in package.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert mapped == there
