@@ -18,9 +18,10 @@ Retrying is not an adapter's job. It says LogUnavailableError within its time li
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from truecopy_bus.errors import TopicMissingError
 from truecopy_bus.record import Appended, Outgoing, Record, TopicSpec, TopicState
 
-__all__ = ["Log", "Reader"]
+__all__ = ["Log", "Reader", "identified"]
 
 
 class Reader(Protocol):
@@ -68,3 +69,14 @@ class Log(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+async def identified(log: Log, topic: str) -> TopicState:
+    """`describe`, for whoever needs to know which life of the topic it is.
+
+    Raises TopicMissingError also for a topic without an incarnation: it is still being made, or is not ours.
+    """
+    state = await log.describe(topic)
+    if state.incarnation is None:
+        raise TopicMissingError(log="(without a genesis)", topic=topic)
+    return state

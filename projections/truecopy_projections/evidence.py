@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from truecopy_bus.log import Log
+from truecopy_bus.log import Log, identified
 from truecopy_bus.record import TopicState
 from truecopy_bus.registry import Registry
 from truecopy_projections.digest import bucket_of, differing, row_hash, vector
@@ -58,7 +58,7 @@ async def gather(
     wait_s: float = 0.0,
 ) -> Evidence:
     """Wait up to `wait_s` seconds for the replica, then collect. Raises like check."""
-    described = await log.describe(topic)
+    described = await identified(log, topic)
     await registry.refresh()
     await _caught_up(projection, replica, described, wait_s)
     async with replica.snapshot() as snapshot:
@@ -68,7 +68,7 @@ async def gather(
                 f"replica {replica.name} holds no projection {projection.id}; start a worker for it once, or check the name"
             )
         keys = await _keys(snapshot, projection, everything=deep)
-        why_none = _why_not_foldable(await log.describe(topic), states)
+        why_none = _why_not_foldable(await identified(log, topic), states)
         reference: Reference | None = None
         if not why_none:
             upto = {p: state.position for p, state in states.items()}

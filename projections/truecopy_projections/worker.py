@@ -18,7 +18,7 @@ from typing import Any
 from truecopy_bus.errors import DataRefusedError, PositionLostError, TopicMissingError, UnavailableError
 from truecopy_bus.leases import Fence
 from truecopy_bus.limits import LEASE_S, READ_RECORDS_MAX, READ_WAIT_S
-from truecopy_bus.log import Log, Reader
+from truecopy_bus.log import Log, Reader, identified
 from truecopy_bus.outage import Outage
 from truecopy_bus.points import reached
 from truecopy_bus.record import Record, TopicState
@@ -101,19 +101,16 @@ class Worker:
     async def step(self) -> int:
         """One round: heartbeat when due, one batch. Returns the records read. Raises what `run` waits for."""
         if self._topic_state is None:
-            self._topic_state = await self._log.describe(self.topic)
+            self._topic_state = await identified(self._log, self.topic)
             await self._install(self._topic_state)
         now = time.monotonic()
         if now >= self._renew_at:
             await self._renew()
             self._renew_at = now + self._lease_s / 3
         flowing = self._flowing()
-        if not flowing:
-            await asyncio.sleep(self._wait_s)
-            return 0
-        records = await self._read(flowing)
-        if now >= self._check_at or not records:
-            await self._check(flowing)
+        records = await self._read(flowing) if flowing else await self._idle()
+        if now >= self._check_at:
+            await self._check(list(self._fences))
         if now >= self._retry_at:
             await self._retry(list(self._fences))
             self._retry_at = now + PARKED_RETRY_S
@@ -123,15 +120,17 @@ class Worker:
             await self._work(held)
         return len(records)
 
+    async def _idle(self) -> Sequence[Record]:
+        await asyncio.sleep(self._wait_s)
+        return ()
+
     def _flowing(self) -> dict[int, int]:
         """The positions of the partitions that this worker holds and that do not stand still."""
         states = ((p, self._states[p]) for p in self._fences)
         return {p: state.position for p, state in states if not state.halted}
 
     async def _install(self, topic: TopicState) -> None:
-        if topic.incarnation is None:
-            raise TopicMissingError(log="", topic=self.topic)
-        await self.replica.install(self.projection, partitions=topic.partitions, incarnation=topic.incarnation)
+        await self.replica.install(self.projection, partitions=topic.partitions, incarnation=topic.incarnation or "")
         await self._registry.refresh()
 
     async def _renew(self) -> None:
@@ -149,14 +148,17 @@ class Worker:
 
     async def _check(self, partitions: Collection[int]) -> None:
         """Whether the topic is still the one that these partitions' positions are about; halt or release them by that."""
-        topic = self._topic_state = await self._log.describe(self.topic)
+        topic = self._topic_state = await identified(self._log, self.topic)
         self._check_at = time.monotonic() + INCARNATION_CHECK_S
         for p in partitions:
             state = self._states[p]
             why = _standstill(state, topic, self.topic)
-            if why != state.halted and (why or not state.halted.startswith("parked")):
+            if _kind(why) != _kind(state.halted) and (why or _kind(state.halted) != "parked"):
                 await self._apply([halted(self._fences[p], state, why)])
-                _log.error("%s[%d] halts: %s", self.projection.id, p, why) if why else None
+                if why:
+                    _log.error("%s[%d] halts: %s", self.projection.id, p, why)
+                else:
+                    _log.warning("%s[%d] flows again", self.projection.id, p)
         flowing = self._flowing()
         if any(topic.bounds[p][1] > flowing[p] for p in partitions if p in flowing):
             if time.monotonic() - self._progress_at > self._watchdog_s:
@@ -277,6 +279,11 @@ class Worker:
         except (TruecopyError, TimeoutError) as fault:
             _log.warning("%s: could not give the leases back, they run out by themselves: %s", self.projection.id, fault)
         self._fences, self._member = {}, False
+
+
+def _kind(halt: str) -> str:
+    """What a halt is, without the figures that change while it lasts."""
+    return halt.partition(":")[0]
 
 
 def _standstill(state: PartitionState, topic: TopicState, name: str) -> str:

@@ -100,6 +100,7 @@ async def test_a_topic_made_anew_under_a_running_worker_is_noticed_before_anythi
     worker._check_at = 0.0
 
     await worker.step()
+    await worker.step()
     await worker.leave()
 
     after = await states(world)

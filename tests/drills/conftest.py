@@ -1,0 +1,107 @@
+"""A stage for a drill: settings, the service as the test sees it, and the processes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from tests.drills.journal import ENTITY, Journal
+from tests.drills.ledger import app
+from tests.drills.processes import Cast
+from tests.projections.bank import balance, entries
+
+from truecopy_bus.errors import TopicMissingError, UnavailableError
+from truecopy_projections.errors import UnknownProjectionError
+from truecopy_projections.state import MarkVerdict
+from truecopy_schemas.codec import read_version
+from truecopy_schemas.control import CONTROL_KEY
+from truecopy_schemas.framing import unframe
+from truecopy_services import Service, Settings, Verdict
+
+PROVEN_WITHIN_S = 60.0
+QUICK = {
+    "TRUECOPY_LEASE_S": "1.5",
+    "TRUECOPY_READ_WAIT_S": "0.2",
+    "TRUECOPY_MARK_WRITING_S": "0.2",
+    "TRUECOPY_MARK_IDLE_S": "1",
+    "TRUECOPY_MARK_EVENTS": "40",
+    "TRUECOPY_BATCH_RECORDS": "60",
+    "TRUECOPY_TIMEOUT_S": "2",
+    "TRUECOPY_STATEMENT_TIMEOUT_S": "3",
+    "TRUECOPY_CHECK_WAIT_S": "20",
+}
+
+
+class Stage(NamedTuple):
+    """What a drill plays on."""
+
+    service: Service
+    cast: Cast
+    journal: Journal
+
+    async def proven(self) -> int:
+        """Wait until all that was intended is applied, and prove it; the copies on the log beyond the first are returned."""
+        async with asyncio.timeout(PROVEN_WITHIN_S):
+            for projection in (balance, entries):
+                while True:
+                    try:
+                        (report,) = await self.service.check(projection, deep=True)
+                    except (UnavailableError, TopicMissingError, UnknownProjectionError):
+                        await asyncio.sleep(0)  # a server, the relay or the worker has not come that far
+                        continue
+                    assert report.verdict in (Verdict.EQUAL, Verdict.BEHIND, Verdict.UNPROVEN), report.as_json()
+                    if report.verdict is Verdict.EQUAL and report.count == len(self.journal):
+                        break
+        rows: dict[str, list[tuple[Any, ...]]] = {"balance": [], "entries": []}
+        async with self.service.replica_adapter.snapshot() as snapshot:
+            for projection in (balance, entries):
+                async for batch in snapshot.rows(projection):
+                    rows[projection.name] += [row.values for _, _, row in batch]
+                checkpoints = await snapshot.checkpoints(projection.id)
+                assert [c for c in checkpoints if c.verdict is MarkVerdict.DIVERGED] == []
+                assert [c for c in checkpoints if c.verdict is MarkVerdict.EQUAL]
+        assert {row[0]: row for row in rows["balance"]} == self.journal.balances()
+        assert {row[:2]: row for row in rows["entries"]} == self.journal.entries()
+        assert (len(rows["balance"]), len(rows["entries"])) == (len(self.journal.intended), len(self.journal))
+        return await self._copies()
+
+    async def _copies(self) -> int:
+        """Read the whole log: every key's versions first come in order, without a hole. Counts the later copies."""
+        topic = self.service.settings.topic_prefix + ENTITY
+        bounds = (await self.service.log.describe(topic)).bounds
+        at, known, copies = dict.fromkeys(bounds, 0), dict[str, int](), 0
+        reader = self.service.log.reader(topic)
+        while any(at[p] < end for p, (_, end) in bounds.items()):
+            for record in await reader.read(at, records_max=1_000, wait_s=1):
+                at[record.partition] = record.offset + 1
+                if record.key is not None and record.key != CONTROL_KEY:
+                    version, key = read_version(bytes(unframe(record.value or b"")[1])), record.key.decode()
+                    assert version <= known.get(key, 0) + 1, "a gap on the log"
+                    copies += version <= known.get(key, 0)
+                    known[key] = max(version, known.get(key, 0))
+        await reader.close()
+        assert known == {key: len(amounts) for key, amounts in self.journal.intended.items()}
+        return copies
+
+
+Setting = Callable[[Mapping[str, str]], AbstractAsyncContextManager[Stage]]
+
+
+@pytest.fixture
+def stage(topic_namespace: str, tmp_path: Path) -> Setting:
+    """Opens a stage at these addresses."""
+
+    @asynccontextmanager
+    async def opened(addresses: Mapping[str, str]) -> AsyncIterator[Stage]:
+        settings = {"TRUECOPY_NAMESPACE": topic_namespace, "TRUECOPY_HOME": str(tmp_path), **QUICK, **addresses}
+        given = {name.removeprefix("TRUECOPY_").lower(): value for name, value in settings.items()}
+        cast = Cast(settings)
+        try:
+            async with app.at(Settings.load(**given)).open(store=False) as service:
+                yield Stage(service, cast, Journal(seed=7))
+        finally:
+            await cast.leave()
+
+    return opened

@@ -1,0 +1,93 @@
+"""Relay and workers as processes that a drill starts, listens to, stops, wakes and kills."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from truecopy_bus.points import HELD_LINE, HOLD_VARIABLE
+
+ROOT = Path(__file__).parent.parent.parent
+HEARD_WITHIN_S = 30.0
+AWAY = "trying again until it answers"
+BACK = "works again"
+
+
+class Role:
+    """One process of the app. `heard` are the lines of its standard error so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.heard: list[str] = []
+        self._more = asyncio.Condition()
+        self._listening = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            async with self._more:
+                self.heard.append(line.decode().rstrip())
+                self._more.notify_all()
+
+    def said(self, words: str) -> list[str]:
+        return [line for line in self.heard if words in line]
+
+    async def hears(self, words: str, times: int = 1) -> None:
+        """Wait until it has said these words so often."""
+        try:
+            async with asyncio.timeout(HEARD_WITHIN_S), self._more:
+                await self._more.wait_for(lambda: len(self.said(words)) >= times)
+        except TimeoutError:
+            raise AssertionError(f"process {self._process.pid} did not say {words!r}, but {self.heard}") from None
+
+    async def held(self) -> None:
+        await self.hears(HELD_LINE)
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    async def kill(self) -> None:
+        """SIGKILL, and its end awaited."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+        await self._listening
+
+    async def end(self) -> int:
+        """SIGTERM; its exit code."""
+        self.signal(signal.SIGTERM)
+        async with asyncio.timeout(HEARD_WITHIN_S):
+            code = await self._process.wait()
+            await self._listening
+        return code
+
+
+class Cast:
+    """All processes of a drill; none outlives it."""
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._roles: list[Role] = []
+
+    async def start(self, only: str, *, hold: str = "") -> Role:
+        """`truecopy run --only ...`, held at a point if one is named."""
+        words: Sequence[str] = ("-m", "truecopy_services", "run", "tests.drills.ledger", "--only", only)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TRUECOPY_")}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *words,
+            cwd=ROOT,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={**inherited, **self._settings, **({HOLD_VARIABLE: hold} if hold else {})},
+        )
+        self._roles.append(Role(process))
+        return self._roles[-1]
+
+    async def leave(self) -> None:
+        for role in self._roles:
+            await role.kill()
