@@ -103,6 +103,7 @@ class Worker:
         if self._topic_state is None:
             self._topic_state = await identified(self._log, self.topic)
             await self._install(self._topic_state)
+            self._progress_at = time.monotonic()
         now = time.monotonic()
         if now >= self._renew_at:
             await self._renew()

@@ -13,7 +13,8 @@ from truecopy_services.servers import Server
 async def test_a_broker_that_is_killed_in_the_middle_is_waited_for(
     stage: Setting, private_kafka: Server, postgres_url: str
 ) -> None:
-    addresses = {"TRUECOPY_LOG": private_kafka.url, "TRUECOPY_STORE": postgres_url, "TRUECOPY_REPLICA": postgres_url}
+    log = f"{private_kafka.url}?append_timeout_s=3"
+    addresses = {"TRUECOPY_LOG": log, "TRUECOPY_STORE": postgres_url, "TRUECOPY_REPLICA": postgres_url}
     async with stage(addresses) as at:
         await at.service.store.open()
         relay, workers = await at.cast.start("relay"), await at.cast.start("workers")

@@ -181,7 +181,7 @@ class KafkaLog:
                 await self._reporter.commit(group, topic, positions)
             except (LogUnavailableError, TopicMissingError) as error:
                 # Advisory, and the next report says more; but not at the price of a wait for each.
-                log.warning("lag of group %s on %s is not reported: %s", group, topic, error)
+                log.info("lag of group %s on %s is not reported: %s", group, topic, error)
                 self._report_not_before = time.monotonic() + BACKOFF_LAST_S
                 self._reports.clear()
 
