@@ -13,29 +13,20 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from truecopy_bus.sql.port import Column, Connection, Kind, Shape
+from truecopy_bus.sql.port import Connection, Kind, Shape, columns
 
 __all__ = ["LEASES", "MEMBERS", "Fence", "Lease", "Share", "fair_share", "hold", "leave", "prepare", "renew"]
 
 LEASES = Shape(
     name="truecopy_leases",
-    columns=(
-        Column(name="scope", kind=Kind.TEXT),
-        Column(name="part", kind=Kind.INTEGER),
-        Column(name="epoch", kind=Kind.INTEGER),
-        Column(name="claim", kind=Kind.BYTES),
-        Column(name="holder", kind=Kind.TEXT),
-        Column(name="until_ms", kind=Kind.INTEGER),
+    columns=columns(
+        scope=Kind.TEXT, part=Kind.INTEGER, epoch=Kind.INTEGER, claim=Kind.BYTES, holder=Kind.TEXT, until_ms=Kind.INTEGER
     ),
     key=("scope", "part"),
 )
 MEMBERS = Shape(
     name="truecopy_members",
-    columns=(
-        Column(name="scope", kind=Kind.TEXT),
-        Column(name="holder", kind=Kind.TEXT),
-        Column(name="until_ms", kind=Kind.INTEGER),
-    ),
+    columns=columns(scope=Kind.TEXT, holder=Kind.TEXT, until_ms=Kind.INTEGER),
     key=("scope", "holder"),
 )
 _CLAIM_BYTES = 16

@@ -7,7 +7,7 @@ a transaction; between transactions ids become visible out of order, and nothing
 """
 
 from truecopy_bus.leases import LEASES, MEMBERS
-from truecopy_bus.sql.port import Column, Dialect, Kind, Shape
+from truecopy_bus.sql.port import Dialect, Kind, Shape, columns
 
 __all__ = [
     "ENTITIES",
@@ -25,63 +25,44 @@ __all__ = [
 
 ENTITIES = Shape(
     name="truecopy_entities",
-    columns=(Column(name="entity", kind=Kind.TEXT), Column(name="partitions", kind=Kind.INTEGER)),
+    columns=columns(entity=Kind.TEXT, partitions=Kind.INTEGER),
     key=("entity",),
 )
 HEADS = Shape(
     name="truecopy_heads",
-    columns=(
-        Column(name="entity", kind=Kind.TEXT),
-        Column(name="key", kind=Kind.TEXT),
-        Column(name="version", kind=Kind.INTEGER),
-    ),
+    columns=columns(entity=Kind.TEXT, key=Kind.TEXT, version=Kind.INTEGER),
     key=("entity", "key"),
 )
 EVENTS = Shape(
     name="truecopy_events",
-    columns=(
-        Column(name="id", kind=Kind.INTEGER),
-        Column(name="entity", kind=Kind.TEXT),
-        Column(name="key", kind=Kind.TEXT),
-        Column(name="version", kind=Kind.INTEGER),
-        Column(name="part", kind=Kind.INTEGER),
-        Column(name="fingerprint", kind=Kind.BYTES),
-        Column(name="body", kind=Kind.BYTES),
-        Column(name="tx", kind=Kind.TEXT, nullable=True),
-        Column(name="at_ms", kind=Kind.INTEGER),
-        Column(name="published", kind=Kind.INTEGER),
+    columns=columns(
+        id=Kind.INTEGER,
+        entity=Kind.TEXT,
+        key=Kind.TEXT,
+        version=Kind.INTEGER,
+        part=Kind.INTEGER,
+        fingerprint=Kind.BYTES,
+        body=Kind.BYTES,
+        tx=(Kind.TEXT, None),
+        at_ms=Kind.INTEGER,
+        published=Kind.INTEGER,
     ),
     key=("id",),
 )
 SCHEMAS = Shape(
     name="truecopy_schemas",
-    columns=(
-        Column(name="fingerprint", kind=Kind.BYTES),
-        Column(name="subject", kind=Kind.TEXT),
-        Column(name="schema", kind=Kind.JSON),
-    ),
+    columns=columns(fingerprint=Kind.BYTES, subject=Kind.TEXT, schema=Kind.JSON),
     key=("fingerprint",),
 )
 LEDGER = Shape(
     name="truecopy_ledger",
-    columns=(
-        Column(name="entity", kind=Kind.TEXT),
-        Column(name="key", kind=Kind.TEXT),
-        Column(name="version", kind=Kind.INTEGER),
-        Column(name="element", kind=Kind.BYTES),
-        Column(name="previous", kind=Kind.BYTES),
-    ),
+    columns=columns(entity=Kind.TEXT, key=Kind.TEXT, version=Kind.INTEGER, element=Kind.BYTES, previous=Kind.BYTES),
     key=("entity", "key"),
 )
 RELAYS = Shape(
     name="truecopy_relays",
-    columns=(
-        Column(name="entity", kind=Kind.TEXT),
-        Column(name="part", kind=Kind.INTEGER),
-        Column(name="incarnation", kind=Kind.TEXT),
-        Column(name="count", kind=Kind.INTEGER),
-        Column(name="digest", kind=Kind.BYTES),
-        Column(name="marks", kind=Kind.INTEGER),
+    columns=columns(
+        entity=Kind.TEXT, part=Kind.INTEGER, incarnation=Kind.TEXT, count=Kind.INTEGER, digest=Kind.BYTES, marks=Kind.INTEGER
     ),
     key=("entity", "part"),
 )

@@ -41,34 +41,17 @@ async def test_a_killed_process_is_replaced_and_nothing_is_lost_or_done_twice(
         assert (await at.proven() > 0) is copies
 
 
-async def test_a_frozen_worker_that_wakes_up_does_no_harm(stage: Setting, postgres_url: str) -> None:
+@pytest.mark.parametrize(("role", "other"), [("workers", "relay"), ("relay", "workers")])
+async def test_a_frozen_process_that_wakes_up_does_no_harm(stage: Setting, postgres_url: str, role: str, other: str) -> None:
     async with stage({"TRUECOPY_STORE": postgres_url, "TRUECOPY_REPLICA": postgres_url}) as at:
         await at.service.store.open()
         await at.journal.publish(at.service, 100)
-        await at.cast.start("relay")
-        frozen = await at.cast.start("workers")
+        await at.cast.start(other)
+        frozen = await at.cast.start(role)
         await at.proven()
         frozen.signal(signal.SIGSTOP)
         await at.journal.publish(at.service, 100)
-        await at.cast.start("workers")
-        await at.proven()
-        frozen.signal(signal.SIGCONT)
-        await at.journal.publish(at.service, 100)
-
-        await at.proven()
-        assert await frozen.end() == 0
-
-
-async def test_a_frozen_relay_that_wakes_up_does_no_harm(stage: Setting, postgres_url: str) -> None:
-    async with stage({"TRUECOPY_STORE": postgres_url, "TRUECOPY_REPLICA": postgres_url}) as at:
-        await at.service.store.open()
-        await at.journal.publish(at.service, 100)
-        await at.cast.start("workers")
-        frozen = await at.cast.start("relay")
-        await at.proven()
-        frozen.signal(signal.SIGSTOP)
-        await at.journal.publish(at.service, 100)
-        await at.cast.start("relay")
+        await at.cast.start(role)
         await at.proven()
         frozen.signal(signal.SIGCONT)
         await at.journal.publish(at.service, 100)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-__all__ = ["Column", "Connection", "Database", "Dialect", "Kind", "Row", "Shape"]
+__all__ = ["Column", "Connection", "Database", "Dialect", "Kind", "Row", "Shape", "columns"]
 
 Row = tuple[Any, ...]
 
@@ -43,6 +43,14 @@ class Column:
     nullable: bool = False
     precision: int = 0
     scale: int = 0
+
+
+def columns(**kinds: Kind | tuple[Kind, None]) -> tuple[Column, ...]:
+    """Columns by name, in order; `(kind, None)` for one that may be null."""
+    return tuple(
+        Column(name=name, kind=kind[0], nullable=True) if isinstance(kind, tuple) else Column(name=name, kind=kind)
+        for name, kind in kinds.items()
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

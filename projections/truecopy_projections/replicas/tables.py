@@ -11,7 +11,7 @@ from typing import Any
 from truecopy_bus.fold import Head
 from truecopy_bus.leases import LEASES, MEMBERS
 from truecopy_bus.record import Headers
-from truecopy_bus.sql import Column, Dialect, Kind, Shape
+from truecopy_bus.sql import Dialect, Kind, Shape, columns
 from truecopy_bus.sql.statements import listed, quoted
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.projection import Address, Projection
@@ -55,18 +55,10 @@ _NAME_BYTES_MAX = 63
 """PostgreSQL cuts longer names without a word, so that two tables would meet under one."""
 
 
-def _columns(**kinds: Kind | tuple[Kind, None]) -> tuple[Column, ...]:
-    """Columns by name; `(kind, None)` for one that may be null."""
-    return tuple(
-        Column(name=name, kind=kind[0], nullable=True) if isinstance(kind, tuple) else Column(name=name, kind=kind)
-        for name, kind in kinds.items()
-    )
-
-
-META = Shape(name="truecopy_meta", columns=_columns(name=Kind.TEXT, value=Kind.TEXT), key=("name",))
+META = Shape(name="truecopy_meta", columns=columns(name=Kind.TEXT, value=Kind.TEXT), key=("name",))
 PARTITIONS = Shape(
     name="truecopy_partitions",
-    columns=_columns(
+    columns=columns(
         projection=Kind.TEXT,
         part=Kind.INTEGER,
         incarnation=Kind.TEXT,
@@ -87,7 +79,7 @@ PARTITIONS = Shape(
 )
 WAITING = Shape(
     name="truecopy_waiting",
-    columns=_columns(
+    columns=columns(
         projection=Kind.TEXT,
         part=Kind.INTEGER,
         log_offset=Kind.INTEGER,
@@ -105,7 +97,7 @@ WAITING = Shape(
 )
 CHECKPOINTS = Shape(
     name="truecopy_checkpoints",
-    columns=_columns(
+    columns=columns(
         projection=Kind.TEXT,
         part=Kind.INTEGER,
         log_offset=Kind.INTEGER,
@@ -133,7 +125,7 @@ def keys_shape(projection: Projection[Any]) -> Shape:
             f"{projection.id}: its table {name!r} has a name of {len(name.encode())} bytes, databases take "
             f"{_NAME_BYTES_MAX}; give the projection a shorter name"
         )
-    columns = _columns(
+    own = columns(
         key=Kind.TEXT,
         part=Kind.INTEGER,
         version=Kind.INTEGER,
@@ -142,7 +134,7 @@ def keys_shape(projection: Projection[Any]) -> Shape:
         previous=Kind.BYTES,
         parked=Kind.TEXT,
     )
-    return Shape(name=name, columns=columns, key=("key",))
+    return Shape(name=name, columns=own, key=("key",))
 
 
 def journal_statement(dialect: Dialect) -> str:
