@@ -1,19 +1,29 @@
-"""The documents say what is so: their code runs, their paths exist, their commands are verbs, the map names every module."""
+"""The documents say what is so: code and commands run, paths, options and settings exist, the map names every module."""
 
+import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
+from argparse import ArgumentParser
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from truecopy_services.cli import VERBS
+from truecopy_services.cli.screen import Exit
+from truecopy_services.config import Settings
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted(path for path in (*ROOT.glob("*.md"), *ROOT.glob("*/README.md")) if path.parent.name != ".venv")
+DOCUMENTS = sorted((*ROOT.glob("*.md"), *ROOT.glob("[!.]*/README.md")))
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 RUN_S = 60
+COMMANDS = re.compile(r"^ {4}(truecopy .*)$", re.MULTILINE)
+OPTION = re.compile(r"(?<![-\w])--[a-z][a-z-]*")
+NO_SETTINGS = {"TRUECOPY_TEST_KAFKA", "TRUECOPY_TEST_POSTGRES"}
+"""Variables of tests; all others that a document names are settings."""
 
 
 def blocks(path: Path) -> list[tuple[str, str]]:
@@ -74,6 +84,52 @@ def test_commands_in_the_documents_are_verbs(path: Path) -> None:
     assert used <= verbs
     if path == ROOT / "README.md":
         assert used == verbs
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_options_settings_and_targets_in_the_documents_exist(path: Path) -> None:
+    text = path.read_text()
+    parser = ArgumentParser()
+    subparsers = parser.add_subparsers()
+    for verb in VERBS:
+        verb.arguments(subparsers.add_parser(verb.name))
+    options = {option for one in subparsers.choices.values() for option in OPTION.findall(one.format_help())} | {"--json"}
+    settings = {f"TRUECOPY_{name.upper()}" for name in Settings.model_fields} | NO_SETTINGS
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+    assert set(OPTION.findall(text)) <= options
+    assert set(re.findall(r"TRUECOPY_[A-Z]\w*", text)) <= settings
+    assert set(re.findall(r"(?:^ {4}|`)make (\w+)", text, re.MULTILINE)) <= targets
+
+
+def test_the_readme_tells_every_exit_code() -> None:
+    told = re.search(r"Exit codes: (.+?)\.", (ROOT / "README.md").read_text(), re.DOTALL)
+
+    assert told
+    assert {int(code) for code in re.findall(r"\d", told[1])} == set(Exit)
+
+
+def test_the_commands_of_the_readme_run_one_after_the_other(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    example = next(program for path, program, _ in programs() if path == ROOT / "README.md")
+    (tmp_path / "bank.py").write_text(example.replace(', log="memory:"', "").replace("asyncio.run(main())\n", ""))
+    commands = [shlex.split(line)[1:] for line in COMMANDS.findall(text)]
+    (started,) = [words[:-1] for words in commands if words[-1] == "&"]
+    python = [sys.executable, "-m", "truecopy_services"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRUECOPY_")}
+    running = subprocess.Popen([*python, *started], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        for words in commands:
+            if words[-1] != "&":
+                ran = subprocess.run(
+                    [*python, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False
+                )
+                assert ran.returncode == Exit.GOOD, (words, ran.stderr)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(RUN_S) == Exit.GOOD
+    finally:
+        running.kill()
+        running.wait()
 
 
 @pytest.mark.parametrize("layer", ["schemas", "bus", "projections", "services"])

