@@ -10,17 +10,19 @@ What it does not prove: that the owner put the truth into the log.
 import time
 from typing import Any
 
+from truecopy_bus.fold import UNKNOWN
 from truecopy_bus.log import Log
 from truecopy_bus.registry import Registry
 from truecopy_projections.digest import total
-from truecopy_projections.evidence import Evidence, gather, judged
+from truecopy_projections.evidence import Evidence, gather, is_waiting, judged, newest, tallied
 from truecopy_projections.limits import CHECK_WAIT_S
 from truecopy_projections.projection import Projection
+from truecopy_projections.reference import Reference
 from truecopy_projections.replica import Replica
 from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState
 from truecopy_projections.verdicts import Claim, Report, Verdict, worst
 
-__all__ = ["check", "report"]
+__all__ = ["check", "report", "wrong_keys"]
 
 
 async def check(
@@ -67,7 +69,11 @@ def report(projection: Projection[Any], replica: Replica, found: Evidence) -> Re
 def _delivered(found: Evidence) -> Claim:
     compared = [c for c in found.checkpoints if c.verdict in (MarkVerdict.EQUAL, MarkVerdict.DIVERGED)]
     last = judged(found.checkpoints)
-    told = {p: _delivered_in(state, last.get(p), found) for p, state in sorted(found.states.items())}
+    latest = newest(found.checkpoints)
+    told = {p: _delivered_in(state, last.get(p), latest.get(p), found) for p, state in sorted(found.states.items())}
+    for p in sorted(found.topic.bounds.keys() ^ found.states.keys()):
+        here = "the log" if p in found.topic.bounds else "the replica"
+        told[p] = Verdict.INCOMPARABLE, f"only {here} has it: partitions are part of a topic's identity; rebuild the replica"
     facts = {
         "marks": len(compared),
         "marks_diverged": sum(c.verdict is MarkVerdict.DIVERGED for c in compared),
@@ -82,7 +88,9 @@ def _delivered(found: Evidence) -> Claim:
     return Claim(verdict=worst([verdict for verdict, _ in told.values()]), why=why, facts=facts)
 
 
-def _delivered_in(state: PartitionState, last: Checkpoint | None, found: Evidence) -> tuple[Verdict, str]:
+def _delivered_in(
+    state: PartitionState, last: Checkpoint | None, latest: Checkpoint | None, found: Evidence
+) -> tuple[Verdict, str]:
     p = state.partition
     if state.incarnation != found.topic.incarnation:
         known = f"the replica follows incarnation {state.incarnation}, the log is {found.topic.incarnation}"
@@ -104,12 +112,18 @@ def _delivered_in(state: PartitionState, last: Checkpoint | None, found: Evidenc
             )
     if state.parked:
         return Verdict.PARKED, f"{state.parked} keys wait in quarantine"
-    behind = found.topic.bounds[p][1] - state.position
+    behind = found.topic.bounds.get(p, (0, 0))[1] - state.position
     if behind > 0:
         return Verdict.BEHIND, f"{behind} records behind; is a worker running?"
+    if latest is not None and latest is not last:
+        return Verdict.UNPROVEN, (
+            f"the owner's newest mark states {latest.mark_count} events under epoch {latest.epoch}, the replica had "
+            f"{latest.count} by then: a relay is being replaced, or the owner's store was restored from an older copy, "
+            "or there are two owners"
+        )
     if last is None:
         return Verdict.UNPROVEN, "no mark of the owner was reached; is its relay running?"
-    if last.mark_count < state.count and last.offset < found.topic.bounds[p][1] - 1:
+    if last.mark_count < state.count and last.offset < found.topic.bounds.get(p, (0, 0))[1] - 1:
         return Verdict.UNPROVEN, f"{state.count - last.mark_count} events are newer than the last mark; is the relay running?"
     return Verdict.EQUAL, ""
 
@@ -124,10 +138,7 @@ def _computed(found: Evidence) -> Claim:
         for p, s in sorted(found.states.items())
         if found.folded[p] != s.rows or total(found.folded[p]) != s.row_digest
     ]
-    for key, state in found.keys.items():
-        meant = found.reference.heads.get(key)
-        if meant != state.head or (not state.parked and found.reference.applied.get(key) != state.applied):
-            reasons.append(f"version or element of key {key!r}")
+    reasons += [f"version or element of key {key!r}" for key in wrong_keys(found, found.reference)]
     if reasons:
         return Claim(verdict=Verdict.DIVERGED, why=f"differ from the fold of the log: {', '.join(reasons[:5])}", facts=facts)
     return Claim(verdict=Verdict.EQUAL, why=f"digests of {rows} rows equal an independent fold of the log", facts=facts)
@@ -145,4 +156,22 @@ def _stored(found: Evidence) -> Claim:
         return Claim(
             verdict=Verdict.DIVERGED, why=f"stored rows of partitions {wrong} are not what was written: {named}", facts=facts
         )
+    miscounted = [p for p, s in sorted(found.states.items()) if tallied(s, found.keys, found.homes, found.waiting) != s]
+    if miscounted:
+        return Claim(verdict=Verdict.DIVERGED, why=f"partitions {miscounted} count their quarantine wrongly", facts=facts)
     return Claim(verdict=Verdict.EQUAL, why="all stored rows, hashed again, give the maintained digests", facts=facts)
+
+
+def wrong_keys(found: Evidence, reference: Reference) -> list[str]:
+    """The gathered source keys whose version, element, partition or park is not what the log says; on a deep check of all."""
+    asked = found.keys.keys() | (reference.heads.keys() if found.deep else set())
+    return [key for key in sorted(asked) if not _is_right(key, found, reference)]
+
+
+def _is_right(key: str, found: Evidence, reference: Reference) -> bool:
+    state = found.keys.get(key)
+    if state is None or reference.heads.get(key, UNKNOWN) != state.head or reference.partition.get(key) != found.homes[key]:
+        return False
+    if state.parked is None:
+        return reference.applied.get(key, 0) == state.applied
+    return is_waiting(key, state, found.waiting)

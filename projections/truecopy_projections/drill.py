@@ -25,11 +25,11 @@ async def drill(
     """
     if buckets is not None and not buckets:
         return []
-    stored: dict[str, dict[SubKey, StoredRow]] = {}
+    stored: dict[str, dict[SubKey, tuple[int, StoredRow]]] = {}
     async for batch in snapshot.rows(projection):
-        for key, _, row in batch:
+        for key, partition, row in batch:
             if buckets is None or bucket_of(key) in buckets:
-                stored.setdefault(key, {})[projection.sub_key(row.values)] = row
+                stored.setdefault(key, {})[projection.sub_key(row.values)] = partition, row
     keys = set(stored)
     if reference is not None:
         keys |= {key for key in reference.rows if buckets is None or bucket_of(key) in buckets}
@@ -45,7 +45,7 @@ async def drill(
 def _in_key(
     projection: Projection[Any],
     key: str,
-    stored: dict[SubKey, StoredRow],
+    stored: dict[SubKey, tuple[int, StoredRow]],
     reference: Reference | None,
     version: int,
 ) -> list[Difference]:
@@ -54,7 +54,7 @@ def _in_key(
     reached = reference.applied.get(key, 0) if reference else version
     found: list[Difference] = []
     for sub in sorted(stored.keys() | meant.keys(), key=repr):
-        row, values = stored.get(sub), meant.get(sub)
+        (home, row), values = stored.get(sub, (-1, None)), meant.get(sub)
         fields: dict[str, tuple[Any, Any]] = {}
         if row is not None:
             again = row_hash(projection.id, key, row.values)
@@ -64,6 +64,8 @@ def _in_key(
                 fields = {n: (s, e) for n, s, e in pairs if not _same(s, e)}
             if again != row.hash and not fields:
                 fields = {"_hash": (row.hash, again)}
+            if reference is not None and values is not None and home != reference.partition[key]:
+                fields["_part"] = (home, reference.partition[key])
         if reference is None:
             kind = Kind.DIFFERENT
         elif row is None:

@@ -7,7 +7,7 @@ began. A replica that moves all the time is so compared at a point of its own, a
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from truecopy_bus.log import Log, identified
@@ -20,10 +20,14 @@ from truecopy_projections.limits import CHECK_POLL_S
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import Reference, replay
 from truecopy_projections.replica import Replica, Snapshot
-from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState
+from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState, Reason, Waiting
 from truecopy_projections.verdicts import Difference
 
-__all__ = ["Evidence", "gather", "judged"]
+__all__ = ["Evidence", "gather", "is_waiting", "judged", "newest", "tallied"]
+
+NOT_JUDGED = (MarkVerdict.LATE, MarkVerdict.SUPERSEDED)
+_FOLDED_ALIKE = (None, Reason.GAP, Reason.CONFLICT)
+"""What the fold comes to by itself, from the log alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +35,18 @@ class Evidence:
     """All that a check judges. Vectors are by partition.
 
     `topic` is the topic as it was when the check began. `keys` are the states of all source keys on a deep check, of parked
-    ones otherwise. `scrubbed` are the digests of the stored rows hashed again, `kept` those of the hashes stored beside
-    them, `folded` those of the reference's rows. Where the log can't be folded, `reference` is None and `why_none` says why.
+    ones otherwise, and `homes` the partitions that they are kept under; `waiting` is the whole quarantine. `scrubbed` are the
+    digests of the stored rows hashed again, `kept` those of the hashes stored beside them, `folded` those of the reference's
+    rows. Where the log can't be folded, `reference` is None and `why_none` says why.
     """
 
     topic: TopicState
+    deep: bool
     states: Mapping[int, PartitionState]
     checkpoints: Sequence[Checkpoint]
     keys: Mapping[str, KeyState]
+    homes: Mapping[str, int]
+    waiting: Sequence[Waiting]
     reference: Reference | None
     why_none: str
     scrubbed: Mapping[int, bytes]
@@ -67,21 +75,25 @@ async def gather(
             raise UnknownProjectionError(
                 f"replica {replica.name} holds no projection {projection.id}; start a worker for it once, or check the name"
             )
-        keys = await _keys(snapshot, projection, everything=deep)
+        keys, homes = await _keys(snapshot, projection, everything=deep)
+        waiting = await snapshot.waiting(projection.id)
         why_none = _why_not_foldable(await identified(log, topic), states)
         reference: Reference | None = None
         if not why_none:
             upto = {p: state.position for p, state in states.items()}
-            stops = {key: state.applied for key, state in keys.items() if state.parked}
+            stops = {key: s.applied for key, s in keys.items() if s.parked not in _FOLDED_ALIKE and is_waiting(key, s, waiting)}
             reference = await replay(projection, log, registry, topic=topic, upto=upto, stops=stops)
         folded = _folded(projection, reference, states) if reference else {}
         scrubbed, kept = await _scrub(snapshot, projection, states)
         suspects = None if deep else _suspects(states, scrubbed, kept, folded)
         return Evidence(
             topic=described,
+            deep=deep,
             states=states,
             checkpoints=await snapshot.checkpoints(projection.id),
             keys=keys,
+            homes=homes,
+            waiting=waiting,
             reference=reference,
             why_none=why_none,
             scrubbed=scrubbed,
@@ -93,8 +105,44 @@ async def gather(
 
 def judged(checkpoints: Sequence[Checkpoint]) -> dict[int, Checkpoint]:
     """The latest checkpoint of each partition that was judged at all."""
-    passed = (MarkVerdict.LATE, MarkVerdict.SUPERSEDED)
-    return {c.partition: c for c in checkpoints if c.verdict not in passed}
+    return {c.partition: c for c in checkpoints if c.verdict not in NOT_JUDGED}
+
+
+def newest(checkpoints: Sequence[Checkpoint]) -> dict[int, Checkpoint]:
+    """The latest checkpoint of each partition, judged or not.
+
+    Where it was not judged, nobody knows whether owner and log still agree: an owner that was restored from an older copy, or
+    a second owner, states less than the log holds, and would never be compared.
+    """
+    return {c.partition: c for c in checkpoints}
+
+
+def is_waiting(key: str, state: KeyState, waiting: Sequence[Waiting]) -> bool:
+    """Whether the quarantine bears out that a key is parked: the replica's word alone would shield it from the fold."""
+    if state.parked is None:
+        return False
+    mine = [w for w in waiting if w.key == key]
+    if state.parked is Reason.GAP:
+        return any((w.version or 0) > state.head.version for w in mine)
+    if state.parked is Reason.CONFLICT:
+        return any(w.reason is Reason.CONFLICT for w in mine)
+    return any(w.version == state.applied + 1 for w in mine)
+
+
+def tallied(
+    state: PartitionState, keys: Mapping[str, KeyState], homes: Mapping[str, int], waiting: Sequence[Waiting]
+) -> PartitionState:
+    """The partition's state with its tallies counted anew from keys (all parked ones) and quarantine."""
+    mine = [w for w in waiting if w.partition == state.partition]
+    heads = {key: known.head.version for key, known in keys.items()}
+    return replace(
+        state,
+        parked=sum(known.parked is not None and homes.get(key) == state.partition for key, known in keys.items()),
+        uncounted=sum(
+            w.reason not in (Reason.CONFLICT, Reason.FOREIGN) and (w.version or 0) > heads.get(w.key or "", 0) for w in mine
+        ),
+        waiting_bytes=sum(w.size for w in mine),
+    )
 
 
 async def _caught_up(projection: Projection[Any], replica: Replica, topic: TopicState, wait_s: float) -> None:
@@ -103,7 +151,7 @@ async def _caught_up(projection: Projection[Any], replica: Replica, topic: Topic
     while True:
         async with replica.snapshot() as snapshot:
             states = await snapshot.states(projection.id)
-            last = judged(await snapshot.checkpoints(projection.id))
+            last = newest(await snapshot.checkpoints(projection.id))
         waits = [p for p, state in states.items() if not (state.halted or _marked(state, last.get(p), topic))]
         if (states and not waits) or time.monotonic() >= deadline:
             return
@@ -112,10 +160,14 @@ async def _caught_up(projection: Projection[Any], replica: Replica, topic: Topic
 
 def _marked(state: PartitionState, last: Checkpoint | None, topic: TopicState) -> bool:
     end = topic.bounds.get(state.partition, (0, 0))[1]
+    if last is not None and last.verdict in NOT_JUDGED:
+        return False
     return state.position >= end and last is not None and (last.mark_count >= state.count or last.offset >= end - 1)
 
 
 def _why_not_foldable(topic: TopicState, states: Mapping[int, PartitionState]) -> str:
+    if states.keys() != topic.bounds.keys():
+        return f"the topic has partitions {sorted(topic.bounds)}, the replica follows {sorted(states)}"
     if any(state.incarnation != topic.incarnation for state in states.values()):
         return "the log is another incarnation of the topic than the replica follows"
     if starts := {p: start for p, (start, _) in topic.bounds.items() if start > 0}:
@@ -125,11 +177,16 @@ def _why_not_foldable(topic: TopicState, states: Mapping[int, PartitionState]) -
     return ""
 
 
-async def _keys(snapshot: Snapshot, projection: Projection[Any], *, everything: bool) -> dict[str, KeyState]:
+async def _keys(
+    snapshot: Snapshot, projection: Projection[Any], *, everything: bool
+) -> tuple[dict[str, KeyState], dict[str, int]]:
     found: dict[str, KeyState] = {}
+    homes: dict[str, int] = {}
     async for batch in snapshot.keys(projection):
-        found |= {key: state for key, _, state in batch if everything or state.parked}
-    return found
+        for key, partition, state in batch:
+            if everything or state.parked:
+                found[key], homes[key] = state, partition
+    return found, homes
 
 
 def _folded(projection: Projection[Any], reference: Reference, states: Mapping[int, PartitionState]) -> dict[int, bytes]:

@@ -11,13 +11,14 @@ from typing import Any
 from truecopy_bus.leases import Fence
 from truecopy_bus.log import Log
 from truecopy_bus.registry import Registry
+from truecopy_projections.check import wrong_keys
 from truecopy_projections.digest import row_hash, total
 from truecopy_projections.errors import RepairRefusedError
-from truecopy_projections.evidence import Evidence, gather
+from truecopy_projections.evidence import Evidence, gather, is_waiting, tallied
 from truecopy_projections.limits import REPAIR_LEASE_S, REPAIR_ROWS_MAX
 from truecopy_projections.projection import Address, Projection
 from truecopy_projections.replica import Replica
-from truecopy_projections.state import KeyState, PartitionPlan, PartitionState, StoredRow
+from truecopy_projections.state import KeyState, PartitionPlan, PartitionState, Reason, StoredRow
 from truecopy_projections.verdicts import Difference, difference_json
 
 __all__ = ["Repair", "repair"]
@@ -93,31 +94,42 @@ def _planned(projection: Projection[Any], found: Evidence, rows_max: int) -> Rep
         projection=projection.id,
         planned=found.differences,
         digests=sorted(p for p, state in found.states.items() if _mended(found, state) != state),
-        keys=sorted(
-            key for key in found.keys.keys() | found.reference.heads.keys() if _meant(found, key) != found.keys.get(key)
-        ),
+        keys=wrong_keys(found, found.reference),
         applied=False,
     )
 
 
 def _meant(found: Evidence, key: str) -> KeyState | None:
-    """What the log says of a key, keeping the replica's word about its being parked."""
-    reference = found.reference
+    """What the log says of a key; that it is parked, only if the quarantine bears it out. None: the log knows no such key."""
+    reference, known = found.reference, found.keys.get(key)
     assert reference is not None
-    if key not in reference.heads:
-        return None
-    known = found.keys.get(key)
-    parked = known.parked if known else None
-    head = reference.heads[key]
-    return KeyState(head, reference.applied.get(key, 0) if parked else head.version, parked)
+    parked = known.parked if known is not None and is_waiting(key, known, found.waiting) else None
+    head = reference.heads.get(key)
+    if head is None:
+        return known if parked else None
+    applied = reference.applied.get(key, 0)
+    return KeyState(head, applied, parked or (None if applied == head.version else Reason.REJECTED))
+
+
+def _freed(found: Evidence) -> dict[int, frozenset[int]]:
+    """The offsets, by partition, of what waits though the log says that its key goes on."""
+    going = {
+        w.key for w in found.waiting if w.key is not None and ((meant := _meant(found, w.key)) is None or not meant.parked)
+    }
+    return {p: frozenset(w.offset for w in found.waiting if w.partition == p and w.key in going) for p in found.states}
 
 
 def _mended(found: Evidence, state: PartitionState) -> PartitionState:
     """A partition's state with the figures that the log gives it."""
     reference, p = found.reference, state.partition
     assert reference is not None
+    known = {*found.keys, *reference.heads}
+    keys = {key: meant for key in known if (meant := _meant(found, key)) is not None}
+    homes = {**found.homes, **reference.partition}
+    freed = _freed(found)
+    kept = [w for w in found.waiting if w.offset not in freed.get(w.partition, ())]
     return replace(
-        state,
+        tallied(state, keys, homes, kept),
         rows=found.folded[p],
         row_digest=total(found.folded[p]),
         count=reference.counts.get(p, 0),
@@ -131,17 +143,23 @@ def _plans(projection: Projection[Any], found: Evidence, planned: Repair, fences
     puts: dict[int, dict[Address, StoredRow]] = {p: {} for p in found.states}
     drops: dict[int, set[Address]] = {p: set() for p in found.states}
     keys: dict[int, dict[str, KeyState]] = {p: {} for p in found.states}
+    forgotten: dict[int, set[str]] = {p: set() for p in found.states}
+    somewhere = next(iter(found.states))
     for one in planned.planned:
         # A ghost's key may be unknown to the log: any held partition can then delete it.
-        p = reference.partition.get(one.key, next(iter(found.states)))
+        p = reference.partition.get(one.key, somewhere)
         values = reference.rows.get(one.key, {}).get(one.row)
         if values is None:
             drops[p].add((one.key, one.row))
         else:
             puts[p][(one.key, one.row)] = StoredRow(values, row_hash(projection.id, one.key, values))
     for key in planned.keys:
+        p = reference.partition.get(key, somewhere)
         if (meant := _meant(found, key)) is not None:
-            keys[reference.partition[key]][key] = meant
+            keys[p][key] = meant
+        else:
+            forgotten[p].add(key)
+    freed = _freed(found)
     return [
         PartitionPlan(
             fence=fences[p],
@@ -150,6 +168,8 @@ def _plans(projection: Projection[Any], found: Evidence, planned: Repair, fences
             puts=puts[p],
             drops=frozenset(drops[p]),
             keys=keys[p],
+            forgotten=frozenset(forgotten[p]),
+            freed=freed[p],
         )
         for p, state in found.states.items()
     ]

@@ -157,13 +157,15 @@ class PartitionPlan:
     """All that one batch changes in one partition, applied whole or not at all.
 
     `was` is the state it was planned on: a replica that is elsewhere refuses it. `freed` are offsets of waiting records that
-    wait no more. `applied` counts the events whose effect it holds.
+    wait no more, `forgotten` source keys that the log does not know (only a repair finds such). `applied` counts the events
+    whose effect it holds.
     """
 
     fence: Fence
     was: PartitionState
     state: PartitionState
     keys: Mapping[str, KeyState] = field(default_factory=dict)
+    forgotten: frozenset[str] = frozenset()
     puts: Mapping[Address, StoredRow] = field(default_factory=dict)
     drops: frozenset[Address] = frozenset()
     waits: Sequence[Waiting] = ()

@@ -81,6 +81,8 @@ class _Contents:
             self.waiting.pop((partition, offset), None)
         for (key, sub), row in plan.puts.items():
             self.rows.setdefault(key, {})[sub] = partition, StoredRow(tuple(row.values), row.hash)
+        for key in plan.forgotten:
+            self.keys.pop(key, None)
         self.keys.update((key, (partition, state)) for key, state in plan.keys.items())
         self.waiting.update(((partition, waiting.offset), waiting) for waiting in plan.waits)
         kept = self.checkpoints.setdefault(partition, {})

@@ -139,6 +139,7 @@ class SqlReplica:
         drops: list[tuple[Any, tuple[str, ...], _Rows]] = [
             (shape, shape.key, [(key, *sub) for plan in plans for key, sub in plan.drops]),
             (WAITING, WAITING.key, [(own, plan.was.partition, offset) for plan in plans for offset in plan.freed]),
+            (keys_shape(projection), ("key",), [(key,) for plan in plans for key in plan.forgotten]),
         ]
         puts: list[tuple[Any, _Rows]] = [
             (shape, _put_rows(plans)),
