@@ -7,11 +7,11 @@ __all__ = [
     "DatabaseUnavailableError",
     "IncarnationError",
     "InvalidTokenError",
-    "LeaseLostError",
     "LogUnavailableError",
     "NoTransactionError",
     "OversizeRecordError",
     "PositionLostError",
+    "StoreBehindError",
     "TopicMismatchError",
     "TopicMissingError",
     "TwoLibrariesError",
@@ -138,9 +138,12 @@ class VersionConflictError(TruecopyError):
         self.entity, self.key, self.expected, self.actual = entity, key, expected, actual
 
 
-class LeaseLostError(TruecopyError):
-    """Another holder took the partition. Whatever was not committed is theirs to do."""
+class StoreBehindError(TruecopyError):
+    """The log states more than the owner's store has recorded. Publishing on would hide new events behind old versions."""
 
-    def __init__(self, *, what: str, partition: int) -> None:
-        super().__init__(f"{what}[{partition}]: the lease was taken by another holder; nothing was written, claim it again")
-        self.what, self.partition = what, partition
+    def __init__(self, *, topic: str, partition: int, recorded: int, stated: int) -> None:
+        super().__init__(
+            f"{topic}[{partition}]: the log states {stated} events, this store has recorded {recorded}; the store was restored "
+            "from an older copy, or another service owns the topic: bring back the newer store, or stop the other owner"
+        )
+        self.topic, self.partition, self.recorded, self.stated = topic, partition, recorded, stated

@@ -28,6 +28,8 @@ __all__ = [
     "RELAY_ROWS_MAX",
     "SNAPSHOTS_MAX",
     "STATEMENT_TIMEOUT_S",
+    "TAIL_RECORDS_FIRST",
+    "TAIL_RECORDS_MAX",
 ]
 
 RECORD_BYTES_MAX = 1_000_000
@@ -84,3 +86,7 @@ LOG_WAL_PAGES = 8_000
 """Pages of 4 KiB after which the embedded log's write-ahead log is moved into the file: each time costs two flushes."""
 LOG_WAL_BYTES_KEPT = 64 * 1024 * 1024
 """Bytes of that write-ahead log that stay on disk after it was moved; a slow reader can make it longer for a while."""
+TAIL_RECORDS_FIRST = 1_000
+"""Records at the end of a partition among which a relay that takes it looks for a mark first."""
+TAIL_RECORDS_MAX = 30_000
+"""Records among which it looks at the most: between two marks lie MARK_EVENTS_MAX events and a page or two."""

@@ -23,6 +23,7 @@ from truecopy_bus.errors import (
     IncarnationError,
     OversizeRecordError,
     PositionLostError,
+    StoreBehindError,
     TopicMismatchError,
     TopicMissingError,
     UnavailableError,
@@ -40,18 +41,26 @@ from truecopy_bus.log import Log
 from truecopy_bus.outage import Outage
 from truecopy_bus.outbox import scope_of
 from truecopy_bus.points import reached
-from truecopy_bus.record import Outgoing, TopicSpec
+from truecopy_bus.record import Outgoing, TopicSpec, TopicState
 from truecopy_bus.registry import Registry
 from truecopy_bus.relay_pass import append, decide
 from truecopy_bus.relay_schemas import SchemaClaims
 from truecopy_bus.relay_status import HeldPartition, PartitionStatus, RelayedEntity, RelayStatus
+from truecopy_bus.relay_tail import stated
 from truecopy_bus.store import EventStore
 from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, encode
 
 __all__ = ["Relay"]
 
 _log = logging.getLogger("truecopy.relay")
-_HALTING = (IncarnationError, OversizeRecordError, PositionLostError, TopicMismatchError, TopicMissingError)
+_HALTING = (
+    IncarnationError,
+    OversizeRecordError,
+    PositionLostError,
+    StoreBehindError,
+    TopicMismatchError,
+    TopicMissingError,
+)
 
 
 class Relay:
@@ -193,6 +202,20 @@ class Relay:
         if others := known - {state.incarnation}:
             raise IncarnationError(topic=entity.topic, known=min(others), seen=state.incarnation)
         entity.incarnation = state.incarnation
+        await self._check_tail(entity, state)
+
+    async def _check_tail(self, entity: RelayedEntity, state: TopicState) -> None:
+        """Raises StoreBehindError where the log was filled by a newer store than ours, or by another owner."""
+        for part, held in entity.held.items():
+            if held.stated is None:
+                held.stated = await stated(self._log, entity.topic, part, state.bounds[part])
+        # Read after the marks: what they state was recorded before they were appended.
+        async with self._database.snapshot() as read:
+            recorded = await outbox.filled(read, entity.name)
+        for part, held in entity.held.items():
+            events = recorded[part].events if part in recorded else 0
+            if (held.stated or 0) > events:
+                raise StoreBehindError(topic=entity.topic, partition=part, recorded=events, stated=held.stated or 0)
 
     async def _renew(self) -> None:
         renewed = {}

@@ -51,6 +51,7 @@ class HeldPartition:
 
     `after` is where the next page starts: at 0, unless a whole page had little to send and the rows behind it must not
     starve. `unmarked` counts events since the last mark; it begins at 1 because nobody knows what the last holder left.
+    `stated` is the count that the log's own marks stated when we came, None until they were read.
     """
 
     fence: Fence
@@ -58,6 +59,7 @@ class HeldPartition:
     status: PartitionStatus
     after: int = 0
     unmarked: int = 1
+    stated: int | None = None
 
     @property
     def staying(self) -> int:

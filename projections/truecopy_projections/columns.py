@@ -45,7 +45,9 @@ def field_of(name: str, annotation: Any) -> Field:
     kind, nullable = _without_none(annotation)
     precision, scale = 0, 0
     if get_origin(kind) is Annotated:
-        kind, *notes = get_args(kind)
+        inner, *notes = get_args(kind)
+        kind, inside = _without_none(inner)
+        nullable = nullable or inside
         for note in notes:
             for part in note.metadata if isinstance(note, FieldInfo) else [note]:
                 precision = getattr(part, "max_digits", None) or precision
@@ -84,6 +86,26 @@ def encode(value: Any) -> bytes:
     return b"%c%b%b" % (letter, len(content).to_bytes(4), content)
 
 
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _json(adapter: TypeAdapter[Any], value: Any) -> bytes:
+    return orjson.dumps(adapter.dump_python(value, mode="json", warnings="error"), option=orjson.OPT_SORT_KEYS)
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_holds_nul(part) for pair in value.items() for part in pair)
+    if isinstance(value, list):
+        return any(map(_holds_nul, value))
+    return isinstance(value, str) and "\0" in value
+
+
 def _without_none(annotation: Any) -> tuple[Any, bool]:
     if get_origin(annotation) in (Union, types.UnionType):
         rest = [arg for arg in get_args(annotation) if arg is not type(None)]
@@ -97,8 +119,8 @@ def _ways(name: str, kind: Any, precision: int, scale: int) -> tuple[Callable[[A
         return RowRejectedError(f"field {name!r}: seen {value!r:.80}, expected {wanted}; change the reducer")
 
     def text(value: Any) -> str:
-        if type(value) is not str or "\0" in value:
-            raise wrong(value, "a str without U+0000")
+        if type(value) is not str or "\0" in value or not (value.isascii() or _is_unicode(value)):
+            raise wrong(value, "a str without U+0000 and without lone surrogates")
         return value
 
     def integer(value: Any) -> int:
@@ -175,10 +197,19 @@ def _ways(name: str, kind: Any, precision: int, scale: int) -> tuple[Callable[[A
     record = isinstance(kind, type) and (issubclass(kind, BaseModel) or is_dataclass(kind))
     if get_origin(kind) in (list, dict, tuple) or record:
         adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        if "uniqueItems" in str(adapter.json_schema()):
+            raise ProjectionError(f"field {name!r}: a set has no order to be hashed in; use a sorted list")
 
         def document(value: Any) -> str:
-            found = orjson.dumps(adapter.dump_python(value, mode="json", warnings="error"), option=orjson.OPT_SORT_KEYS)
-            return text(found.decode()) if b"\\u0000" not in found else text("\0")
+            try:
+                found = _json(adapter, value)
+                # What reads back otherwise (a NaN becomes null) would make storing something else than the identity.
+                again = _json(adapter, adapter.validate_json(found))
+            except (ValueError, TypeError) as fault:
+                raise wrong(value, f"a value that JSON can hold ({fault!s:.200})") from None
+            if again != found or _holds_nul(orjson.loads(found)):
+                raise wrong(value, "a value that JSON gives back unchanged, without U+0000")
+            return found.decode()
 
         return document, adapter.validate_json, Kind.JSON
     raise ProjectionError(

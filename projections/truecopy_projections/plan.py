@@ -257,7 +257,9 @@ class _Partition:
             self.dirty.update(self.rows.reduce(arrival))
         except RottenRowError as fault:
             return Reason.ROTTEN, str(fault)
-        except Exception as fault:  # the user's reducer; whatever it raises parks the key with it
+        except KeyboardInterrupt:
+            raise
+        except BaseException as fault:  # the user's reducer; whatever it raises, an exit too, parks the key with it
             return Reason.REJECTED, f"{type(fault).__name__}: {fault}"
         self.applied += 1
         self.keys[key] = self._key(key)._replace(applied=arrival.version)

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar, get_type_hints
 
 from truecopy_bus.sql import Column, Kind, Shape
 from truecopy_projections.columns import Field, field_of
-from truecopy_projections.errors import ProjectionError
+from truecopy_projections.errors import ProjectionError, RowRejectedError
 from truecopy_schemas import Event
 
 __all__ = ["EVERY_ROW", "Address", "Change", "Projection", "Reducer", "SubKey"]
@@ -149,14 +149,19 @@ class Projection(Generic[R]):
         return tuple(values[at] for at in self._key_at)
 
     def restored(self, values: tuple[Any, ...]) -> R:
-        """The row of canonical values."""
+        """The row of canonical values. Raises RowRejectedError for stored values that its types can't hold."""
         names = (field.column.name for field in self.fields)
-        return self.row(
-            **{
-                name: value if field.restore is None or value is None else field.restore(value)
-                for name, field, value in zip(names, self.fields, values, strict=True)
-            }
-        )
+        try:
+            return self.row(
+                **{
+                    name: value if field.restore is None or value is None else field.restore(value)
+                    for name, field, value in zip(names, self.fields, values, strict=True)
+                }
+            )
+        except ValueError as fault:
+            raise RowRejectedError(
+                f"{self.id}: a stored row can't be read ({fault!s:.200}); `truecopy check` names it, `truecopy repair` mends it"
+            ) from fault
 
     def describe(self) -> Mapping[str, Any]:
         """What the replica remembers of the declaration, to notice when it changed under the same number."""

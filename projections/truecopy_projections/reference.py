@@ -172,7 +172,9 @@ class _Fold:
                     self._one(rows, sub, handler, event, Change(key, version, sub))
             elif deletes:
                 rows.clear()
-        except Exception:  # whatever the user's reducer raises, the key stays where it was, as it does in a replica
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # whatever the user's reducer raises, the key stays where it was, as it does in a replica
             self.stuck.add(key)
             return
         self.found.rows[key] = rows

@@ -15,7 +15,7 @@ __all__ = ["event_type", "load_app"]
 def load_app(name: str) -> Truecopy:
     """The app `module:attribute`, or the only one of `module`, importable from here too.
 
-    Raises AppNotFoundError, and whatever the module itself raises.
+    Raises AppNotFoundError, also for what the module itself raises.
     """
     module_name, _, attribute = name.partition(":")
     here = str(Path.cwd())
@@ -24,11 +24,9 @@ def load_app(name: str) -> Truecopy:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as fault:
-        if fault.name is None or not f"{module_name}.".startswith(f"{fault.name}."):
-            raise
         raise AppNotFoundError(app=name, seen=f"there is no module {fault.name!r}") from None
-    except (TypeError, ValueError):
-        raise AppNotFoundError(app=name, seen="that is no module's name") from None
+    except Exception as fault:  # the user's module; whatever it raises, this app can't be had
+        raise AppNotFoundError(app=name, seen=f"its module raised {type(fault).__name__}: {fault}") from fault
     if attribute:
         found = getattr(module, attribute, None)
         if not isinstance(found, Truecopy):

@@ -58,6 +58,16 @@ def test_values_have_one_form(annotation: Any, value: Any, stored: Any) -> None:
     assert str(field.store(restored)) == str(stored), "bringing it to the form again changes nothing"
 
 
+def test_none_may_be_declared_inside_the_annotation_too() -> None:
+    field = field_of("f", Annotated[Decimal | None, Field(max_digits=6, decimal_places=2)])
+
+    assert (field.column.nullable, field.column.scale) == (True, 2)
+
+
+def test_six_characters_that_look_like_an_escape_are_text() -> None:
+    assert field_of("f", list[str]).store([r"\u0000"]) == r'["\\u0000"]'
+
+
 REFUSED = [
     pytest.param(str, "a\0b", id="U+0000"),
     pytest.param(str, 1, id="an int for a str"),
@@ -73,6 +83,9 @@ REFUSED = [
     pytest.param(UUID, "x", id="a str for a UUID"),
     pytest.param(bytes, "x", id="a str for bytes"),
     pytest.param(list[str], ["a\0"], id="U+0000 in a list"),
+    pytest.param(str, "\ud800", id="a lone surrogate"),
+    pytest.param(list[str], ["\ud800"], id="a lone surrogate in a list"),
+    pytest.param(list[float], [math.nan], id="a NaN in a list, which JSON makes null"),
     pytest.param(int, None, id="none where none is not declared"),
 ]
 
@@ -83,7 +96,11 @@ def test_what_a_column_can_not_hold_is_refused(annotation: Any, value: Any) -> N
         field_of("f", annotation).store(value)
 
 
-@pytest.mark.parametrize("annotation", [Decimal, object, int | str, set[int]], ids=["no digits", "object", "a union", "a set"])
+@pytest.mark.parametrize(
+    "annotation",
+    [Decimal, object, int | str, set[int], list[set[str]]],
+    ids=["no digits", "object", "a union", "a set", "sets inside"],
+)
 def test_types_without_a_column_are_refused_at_declaration(annotation: Any) -> None:
     with pytest.raises(ProjectionError, match="'f'"):
         field_of("f", annotation)

@@ -1,5 +1,6 @@
 """The plan of a batch: verdicts, parking and its end, digests at marks, independence of where batches end."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.projections.bank import Closed, Deposited, balance, entries, reading, record
+from tests.projections.bank import Balance, Closed, Deposited, balance, entries, reading, record
 
 from truecopy_bus.leases import Fence
 from truecopy_bus.record import Record
@@ -377,3 +378,20 @@ def test_any_order_of_delivery_ends_in_the_same_replica(order: list[int]) -> Non
     assert shuffled.rows == whole.rows
     assert (shuffled.state.input_digest, shuffled.state.count) == (whole.state.input_digest, 6)
     assert (shuffled.state.uncounted, shuffled.state.parked) == (0, 0)
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), asyncio.CancelledError()], ids=["exit", "cancelled"])
+def test_a_reducer_may_not_end_the_worker(raised: BaseException) -> None:
+    hostile: Projection[Any] = Projection("balance", entity="bank.account", row=Balance)
+
+    @hostile.on(Deposited)
+    def reduce(row: Balance | None, event: Deposited, _: Any) -> Balance | None:
+        if event.amount == 1:
+            raise raised
+        return row
+
+    replica = Replica(hostile)
+    replica.take(*deposits("a", 1), *deposits("b", 2, offset=1))
+
+    assert replica.keys["a"].parked is Reason.REJECTED
+    assert replica.keys["b"].parked is None

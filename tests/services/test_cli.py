@@ -306,3 +306,25 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
             main([verb.name, "--help"])
         assert ended.value.code == 0
         assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("from truecopy_services import Truecopy\napp = Truecopy('np')\n", "declares no projection"),
+        ("raise RuntimeError('boom')\n", "RuntimeError: boom"),
+        ("import nothing_of_that_name\n", "nothing_of_that_name"),
+        ("def (\n", "SyntaxError"),
+    ],
+    ids=["no projection", "raises", "import missing", "no Python"],
+)
+async def test_an_app_that_can_not_be_checked_is_usage_and_never_equal(
+    truecopy: Any, tmp_path: Path, source: str, said: str
+) -> None:
+    (tmp_path / "odd.py").write_text(source)
+
+    done = await truecopy("check", "odd", "--json")
+
+    assert done.code == 2
+    assert said in done.object["error"]
+    assert "Traceback" not in done.err

@@ -12,6 +12,7 @@ yields the stored form; select columns.
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
@@ -131,8 +132,23 @@ def encoded(shape: Shape, names: Sequence[str], rows: Sequence[Row]) -> Sequence
 
 
 def decoded(rows: Sequence[Row], decoders: Decoders) -> list[Row]:
-    """Stored rows as canonical values."""
-    return list(_converted(rows, decoders))
+    """Stored rows as canonical values.
+
+    A value that its column's type can't have meant, written by somebody else, stays what it is in the file: it must not keep
+    the rows around it from being read, and whoever hashes it sees that it is another.
+    """
+    try:
+        return list(_converted(rows, decoders))
+    except (ValueError, TypeError, ArithmeticError):
+        return [_decoded_alone(row, decoders) for row in rows]
+
+
+def _decoded_alone(row: Row, decoders: Decoders) -> Row:
+    values = list(row)
+    for index, convert in decoders:
+        with suppress(ValueError, TypeError, ArithmeticError):
+            values[index] = None if values[index] is None else convert(values[index])
+    return tuple(values)
 
 
 @lru_cache

@@ -9,6 +9,7 @@ from rich.table import Table
 from truecopy_projections.verdicts import Report, Verdict
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import Verb, app_argument, app_of
+from truecopy_services.errors import UsageError
 from truecopy_services.working import answering_within
 
 __all__ = ["CHECK", "differences_shown", "reports_table"]
@@ -27,6 +28,8 @@ def _arguments(parser: ArgumentParser) -> None:
 async def _check(arguments: Namespace, screen: Screen) -> Exit:
     app = app_of(arguments.app)
     projections = [app.find(arguments.projection)] if arguments.projection else list(app.projections.values())
+    if not projections:
+        raise UsageError(f"service {app.service!r} declares no projection, so there is nothing to check; name another app")
     reports: list[Report] = []
     certificates = []
     async with app.open(store=False) as service:
