@@ -10,10 +10,11 @@ alone: two keys can't meet in one row, so rows do not depend on the order in whi
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, Final, Generic, NamedTuple, TypeVar, get_type_hints
 
-from truecopy_bus.sql import Column, Kind, Shape
+from truecopy_bus.sql import Kind, Shape, columns
 from truecopy_projections.columns import Field, field_of
 from truecopy_projections.errors import ProjectionError, RowRejectedError
 from truecopy_schemas import Event
@@ -29,7 +30,7 @@ Address = tuple[str, SubKey]
 
 EVERY_ROW: Final = None
 """What `touches` returns for an event that concerns all rows of its key."""
-_RESERVED = ("_key", "_part", "_hash")
+_RESERVED = ("_key", "_part", "_hash", "_version", "_element", "_previous")
 
 
 class Change(NamedTuple):
@@ -87,16 +88,16 @@ class Projection(Generic[R]):
         """The table of this version; readers use the view `name`."""
         return f"{self.name}__v{self.number}"
 
-    @property
+    @cached_property
     def shape(self) -> Shape:
-        """The table as it is stored: the row's own columns, then what Truecopy keeps of it."""
+        """The table as it is stored: the row's own columns, then what Truecopy keeps of it.
+
+        Where a key has one row, that holds the key's head as well: one write for both.
+        """
         own = tuple(f.column for f in self.fields)
-        kept = (
-            Column(name="_key", kind=Kind.TEXT),
-            Column(name="_part", kind=Kind.INTEGER),
-            Column(name="_hash", kind=Kind.BYTES),
-        )
-        return Shape(name=self.table, columns=(*own, *kept), key=("_key", *self.key))
+        kept = columns(_key=Kind.TEXT, _part=Kind.INTEGER, _hash=Kind.BYTES)
+        head = columns(_version=(Kind.INTEGER, None), _element=(Kind.BYTES, None), _previous=(Kind.BYTES, None))
+        return Shape(name=self.table, columns=(*own, *kept, *(() if self.key else head)), key=("_key", *self.key))
 
     def on(
         self, *events: type[E], touches: Callable[[E, Change], Iterable[Any] | None] | None = None

@@ -34,8 +34,8 @@ DAMAGE = {
     "a value": ("UPDATE balance__v1 SET amount = 999 WHERE _key = 'k3'", Kind.DIFFERENT, ("amount",)),
     "a row deleted": ("DELETE FROM balance__v1 WHERE _key = 'k3'", Kind.MISSING, ("account", "amount", "mean", "events")),
     "a ghost": (
-        "INSERT INTO balance__v1 SELECT account, amount, mean, events, 'k3ghost', _part, _hash FROM balance__v1 "
-        "WHERE _key = 'k3'",
+        "INSERT INTO balance__v1 SELECT account, amount, mean, events, 'k3ghost', _part, _hash, _version, _element, _previous "
+        "FROM balance__v1 WHERE _key = 'k3'",
         Kind.GHOST,
         ("account", "amount", "mean", "events"),
     ),
@@ -73,8 +73,8 @@ async def test_damage_is_found_by_row_and_field_and_mended(world: World, name: s
     [
         "UPDATE truecopy_partitions SET row_digest = input_digest WHERE part = 0",
         "UPDATE truecopy_partitions SET rows = (SELECT p.rows FROM truecopy_partitions p WHERE p.part = 1) WHERE part = 0",
-        "UPDATE balance__v1_keys SET element = previous WHERE key = 'k3'",
-        "UPDATE balance__v1_keys SET version = version + 1, applied = applied + 1 WHERE key = 'k3'",
+        "UPDATE balance__v1 SET _element = _previous WHERE _key = 'k3'",
+        "UPDATE balance__v1 SET _version = _version + 1 WHERE _key = 'k3'",
         "UPDATE truecopy_partitions SET input_digest = row_digest WHERE part = 0",
     ],
     ids=["digest total", "digest vector", "element", "version", "input digest"],

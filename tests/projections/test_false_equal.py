@@ -98,12 +98,13 @@ async def test_a_partition_that_only_one_side_has_is_incomparable_and_nothing_is
 
 
 TAMPERED = {
-    "a key deleted": "DELETE FROM balance__v1_keys WHERE key = 'k3'",
-    "a key made up": "INSERT INTO balance__v1_keys SELECT 'kx', part, version, applied, element, previous, parked "
-    "FROM balance__v1_keys WHERE key = 'k3'",
-    "a key called parked": "UPDATE balance__v1_keys SET parked = 'REJECTED' WHERE key = 'k3'",
-    "a key called parked and older": "UPDATE balance__v1_keys SET parked = 'REJECTED', applied = 1 WHERE key = 'k3'",
-    "a key in another partition": "UPDATE balance__v1_keys SET part = (part + 1) % 3 WHERE key = 'k3'",
+    "a key deleted": "UPDATE balance__v1 SET _version = NULL, _element = NULL, _previous = NULL WHERE _key = 'k3'",
+    "a key made up": "INSERT INTO balance__v1_keys SELECT 'kx', _part, _version, _version, _element, _previous, '' "
+    "FROM balance__v1 WHERE _key = 'k3'",
+    "a key called parked": "INSERT INTO balance__v1_keys SELECT _key, _part, _version, _version, _element, _previous, "
+    "'REJECTED' FROM balance__v1 WHERE _key = 'k3'",
+    "a key called parked and older": "INSERT INTO balance__v1_keys SELECT _key, _part, _version, 1, _element, _previous, "
+    "'REJECTED' FROM balance__v1 WHERE _key = 'k3'",
     "a row in another partition": "UPDATE balance__v1 SET _part = (_part + 1) % 3 WHERE _key = 'k3'",
     "a row in no partition": "UPDATE balance__v1 SET _part = 77 WHERE _key = 'k3'",
     "tallies": "UPDATE truecopy_partitions SET parked = 5, uncounted = 7, waiting_bytes = 3 WHERE part = 0",
@@ -127,7 +128,7 @@ async def test_altered_bookkeeping_is_found_and_mended(world: World, name: str) 
 async def test_a_deleted_key_that_then_parked_is_mended_with_its_row(world: World) -> None:
     await deposit(world)
     await world.settle(balance)
-    await world.execute("DELETE FROM balance__v1_keys WHERE key = 'k3'")
+    await world.execute("UPDATE balance__v1 SET _version = NULL, _element = NULL, _previous = NULL WHERE _key = 'k3'")
     await world.store.publish("k3", Deposited(amount=1))
     await world.settle(balance)
 

@@ -17,6 +17,7 @@ from truecopy_projections.limits import CHECKPOINTS_KEPT
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot, refuse_other_partitions
 from truecopy_projections.replicas.culprits import culprits
+from truecopy_projections.replicas.sql_keys import load, rows_to_put, write_keys
 from truecopy_projections.replicas.sql_snapshot import FORMAT_NAME, SqlSnapshot, check, declared_name, read_meta
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
@@ -27,8 +28,6 @@ from truecopy_projections.replicas.tables import (
     checkpoint_row,
     declaration,
     journal_statement,
-    key_of,
-    key_row,
     keys_shape,
     state_row,
     stored_of,
@@ -87,20 +86,18 @@ class SqlReplica:
 
     async def load(self, projection: Projection[Any], wanted: Wanted) -> Known:
         shape = projection.shape
+        single = {key for key, _ in wanted.rows} if not projection.key else set()
         async with self._database.snapshot() as connection:
-
-            async def picked(what: Any, by: tuple[str, ...], keys: _Rows) -> _Rows:
-                return await connection.pick(what, by, keys) if keys else []
-
-            keys = await picked(keys_shape(projection), ("key",), [(key,) for key in wanted.keys])
-            states = {key: state for key, _, state in map(key_of, keys)}
-            rows = await picked(shape, shape.key, [(key, *sub) for key, sub in wanted.rows])
-            rows += await picked(shape, ("_key",), [(key,) for key in wanted.whole])
+            states, rows = await load(connection, projection, wanted.keys, rows={*wanted.whole, *single})
+            if projection.key and wanted.rows:
+                rows += await connection.pick(shape, shape.key, [(key, *sub) for key, sub in wanted.rows])
             parked = [(projection.id, key) for key, state in states.items() if state.parked is not None]
             waiting: dict[str, list[Waiting]] = {}
-            for row in sorted(await picked(WAITING, ("projection", "key"), parked), key=lambda row: row[1:3]):
+            found = await connection.pick(WAITING, ("projection", "key"), parked) if parked else []
+            for row in sorted(found, key=lambda row: row[1:3]):
                 waiting.setdefault(row[3], []).append(waiting_of(row))
-        return Known(keys=states, rows={address_of(projection, row): stored_of(row) for row in rows}, waiting=waiting)
+        stored = {address_of(projection, row): stored_of(projection, row)[2] for row in rows}
+        return Known(keys=states, rows=stored, waiting=waiting)
 
     async def apply(
         self,
@@ -121,8 +118,8 @@ class SqlReplica:
 
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
         puts: dict[str, _Rows] = {}
-        for row in _put_rows(plans):
-            puts.setdefault(row[-3], []).append(row)
+        for row in rows_to_put(projection, plans, {}):
+            puts.setdefault(row[len(projection.fields)], []).append(row)
         return await culprits(self._database, projection, plans, puts)
 
     @asynccontextmanager
@@ -136,14 +133,13 @@ class SqlReplica:
     async def _write(self, tx: Connection, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> None:
         shape, own = projection.shape, projection.id
         checkpoints = [checkpoint_row(own, one) for plan in plans for one in plan.checkpoints]
+        kept = await write_keys(tx, projection, plans)
         drops: list[tuple[Any, tuple[str, ...], _Rows]] = [
             (shape, shape.key, [(key, *sub) for plan in plans for key, sub in plan.drops]),
             (WAITING, WAITING.key, [(own, plan.was.partition, offset) for plan in plans for offset in plan.freed]),
-            (keys_shape(projection), ("key",), [(key,) for plan in plans for key in plan.forgotten]),
         ]
         puts: list[tuple[Any, _Rows]] = [
-            (shape, _put_rows(plans)),
-            (keys_shape(projection), [key_row(k, plan.was.partition, s) for plan in plans for k, s in plan.keys.items()]),
+            (shape, rows_to_put(projection, plans, kept)),
             (WAITING, [waiting_row(own, waiting) for plan in plans for waiting in plan.waits]),
             (CHECKPOINTS, checkpoints),
             (PARTITIONS, [state_row(own, plan.state) for plan in plans]),
@@ -188,10 +184,6 @@ async def _current(tx: Connection, projection: Projection[Any], plans: Sequence[
         if plan.fence.partition == plan.was.partition == plan.state.partition
         and at.get(plan.was.partition) == (plan.was.incarnation, plan.was.position)
     ]
-
-
-def _put_rows(plans: Sequence[PartitionPlan]) -> _Rows:
-    return [(*row.values, key, plan.was.partition, row.hash) for plan in plans for (key, _), row in plan.puts.items()]
 
 
 async def _append(tx: Connection, journal: Sequence[tuple[str, JournalEntry]]) -> None:

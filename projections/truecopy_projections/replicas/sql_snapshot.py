@@ -10,6 +10,7 @@ from truecopy_projections.errors import ProjectionError
 from truecopy_projections.limits import SCAN_ROWS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry
+from truecopy_projections.replicas.sql_keys import all_keys, load
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
     PARTITIONS,
@@ -17,7 +18,6 @@ from truecopy_projections.replicas.tables import (
     checkpoint_of,
     declaration,
     key_of,
-    keys_shape,
     meta_statement,
     state_of,
     stored_of,
@@ -74,21 +74,18 @@ class SqlSnapshot:
             columns = listed(tuple(column.name for column in projection.shape.columns))
             sql = f"SELECT {columns} FROM {quoted(projection.table)}"
             async for batch in self._connection.stream(sql, rows_max=SCAN_ROWS):
-                yield [(row[-3], row[-2], stored_of(row)) for row in batch]
+                yield [stored_of(projection, row) for row in batch]
 
     async def keys(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
         if check(self._meta, projection):
-            shape = keys_shape(projection)
-            columns = listed(tuple(column.name for column in shape.columns))
-            async for batch in self._connection.stream(f"SELECT {columns} FROM {quoted(shape.name)}", rows_max=SCAN_ROWS):
+            async for batch in self._connection.stream(all_keys(projection), rows_max=SCAN_ROWS):
                 yield [key_of(row) for row in batch]
 
     async def get(self, projection: Projection[Any], key: str) -> tuple[KeyState | None, Sequence[StoredRow]]:
         if not check(self._meta, projection):
             return None, ()
-        keys = await self._connection.pick(keys_shape(projection), ("key",), [(key,)])
-        rows = await self._connection.pick(projection.shape, ("_key",), [(key,)])
-        return key_of(keys[0])[2] if keys else None, [stored_of(row) for row in rows]
+        states, rows = await load(self._connection, projection, [key], rows={key})
+        return states.get(key), [stored_of(projection, row)[2] for row in rows]
 
     async def checkpoints(self, projection: str) -> Sequence[Checkpoint]:
         if declared_name(projection) not in self._meta:

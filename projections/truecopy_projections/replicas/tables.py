@@ -216,13 +216,14 @@ def key_of(row: Row) -> tuple[str, int, KeyState]:
     return key, partition, KeyState(Head(version, element, previous), applied, Reason[parked] if parked else None)
 
 
-def stored_of(row: Row) -> StoredRow:
-    """The row as the port knows it, of one in the projection's shape."""
-    return StoredRow(tuple(row[:-3]), row[-1])
+def stored_of(projection: Projection[Any], row: Row) -> tuple[str, int, StoredRow]:
+    """Source key, partition and row as the port knows it, of one in the projection's shape."""
+    own = len(projection.fields)
+    return row[own], row[own + 1], StoredRow(tuple(row[:own]), row[own + 2])
 
 
 def address_of(projection: Projection[Any], row: Row) -> Address:
-    return row[-3], projection.sub_key(row)
+    return row[len(projection.fields)], projection.sub_key(row)
 
 
 def waiting_row(projection: str, waiting: Waiting) -> Row:

@@ -165,6 +165,36 @@ class StoringSuite:
                 key: (1, state) for key, state in keys.items()
             }
 
+    async def test_states_and_rows_of_a_key_stand_apart(self, replica: Replica) -> None:
+        """Whatever is said of a row without a word on its key's state, or of the state without its row, leaves the other."""
+        fences, states = await taken(replica, EVERYTHING)
+        names = ("row put alone", "row dropped", "state alone", "parked", "mended", "forgotten", "gone")
+        old, new = KeyState(head(1), 1, None), KeyState(head(2), 2, None)
+        parked = KeyState(head(2), 1, Reason.REJECTED)
+        rows = rows_of(EVERYTHING, {name: [everything(4)] for name in names})
+        later = rows_of(EVERYTHING, {name: [everything(5)] for name in names})
+        address = {name: (name, ()) for name in names}
+        first = moved_on(fences[0], states[0], puts=rows, keys={name: old for name in names} | {"mended": parked})
+        await replica.apply(EVERYTHING, [first])
+
+        plan = moved_on(
+            fences[0],
+            first.state,
+            puts={address[name]: later[address[name]] for name in ("row put alone", "mended")},
+            drops=frozenset({address["row dropped"], address["gone"]}),
+            keys={"state alone": new, "parked": parked, "mended": new},
+            forgotten=frozenset({"forgotten", "gone"}),
+        )
+        await replica.apply(EVERYTHING, [plan])
+
+        expected = {"row put alone": old, "row dropped": old, "state alone": new, "parked": parked, "mended": new}
+        assert (await replica.load(EVERYTHING, Wanted(keys=frozenset(names)))).keys == expected
+        async with replica.snapshot() as snapshot:
+            assert {key: state for key, _, state in await gathered(snapshot.keys(EVERYTHING))} == expected
+            assert await snapshot.get(EVERYTHING, "forgotten") == (None, [rows[address["forgotten"]]])
+        kept = {address[name]: rows[address[name]] for name in ("state alone", "parked", "forgotten")}
+        assert await all_rows(replica, EVERYTHING) == kept | dict(plan.puts)
+
     async def test_a_partition_state_comes_back_in_every_field(self, replica: Replica) -> None:
         fences, states = await taken(replica, LINES)
         highest, sums = 2**63 - 1, bytes(range(32)) * BUCKETS
