@@ -40,10 +40,14 @@ RETRIED = frozenset({Reason.SCHEMA, Reason.UNDECODABLE, Reason.REJECTED, Reason.
 def wanted(items: Sequence[Item]) -> Wanted:
     """What a plan of these items has to know."""
     arrivals = [item for item in items if type(item) is Arrival]
+    copied = [a.handler is not None and a.handler.copies for a in arrivals]
     return Wanted(
         keys=frozenset(a.key for a in arrivals),
-        rows=frozenset((a.key, sub) for a in arrivals for sub in a.touches or ()),
+        rows=frozenset(
+            (a.key, sub) for a, unseen in zip(arrivals, copied, strict=True) if not unseen for sub in a.touches or ()
+        ),
         whole=frozenset(a.key for a in arrivals if a.touches is None),
+        hashes=frozenset(a.key for a, unseen in zip(arrivals, copied, strict=True) if unseen),
     )
 
 

@@ -46,11 +46,16 @@ Reducer = Callable[[Any, Any, Change], Any]
 
 
 class Handler(NamedTuple):
-    """What a projection does with one type of event."""
+    """What a projection does with one type of event.
+
+    `copies`: its fields become the row, whatever that was, and `key_field` of the row is the source key.
+    """
 
     event: type[Event]
     reduce: Reducer
     touches: Touches | None
+    copies: bool = False
+    key_field: str = ""
 
 
 class Projection(Generic[R]):
@@ -112,16 +117,44 @@ class Projection(Generic[R]):
             if not events:
                 raise ProjectionError(f"{self.id}: on() needs the event types that {reduce.__name__} reduces")
             for event in events:
-                if event.__entity__ != self.entity:
-                    raise ProjectionError(f"{self.id}: {event.__name__} is of {event.__entity__!r}, not {self.entity!r}")
                 if self.key and touches is None and not event.__deletes__:
                     raise ProjectionError(f"{self.id}: with several rows per key, {event.__name__} needs touches=")
-                if event.__event_name__ in self.handlers:
-                    raise ProjectionError(f"{self.id}: {event.__name__} has a reducer already")
-                self.handlers[event.__event_name__] = Handler(event, reduce, touches)
+                self._handle(Handler(event, reduce, touches))
             return reduce
 
         return register
+
+    def copies(self, *events: type[Event], key: str = "") -> None:
+        """Register event types whose fields are the row: it becomes what the event says, whatever it was before.
+
+        Each field of the row is the event's field of that name; the field `key`, if given, takes the source key. The same
+        could be written as a reducer. Said like this, a batch of events can stay columns from decoding to the database
+        (extra `fast`), and rows are not read before they are replaced.
+        """
+        if self.key:
+            raise ProjectionError(f"{self.id}: a copy is of one row for each key; write a reducer where there are several")
+        names = [f.column.name for f in self.fields]
+        if key and key not in names:
+            raise ProjectionError(f"{self.id}: {key!r} is no field of {self.row.__name__}")
+        for event in events:
+            missing = [name for name in names if name != key and name not in event.model_fields]
+            if missing or event.__deletes__:
+                seen = f"lacks {', '.join(missing)}" if missing else "deletes, which needs no reducer"
+                raise ProjectionError(f"{self.id}: {event.__name__} can't be copied into {self.row.__name__}: it {seen}")
+
+        def copy(_: R | None, event: Any, change: Change) -> R:
+            return self.row(**{name: change.key if name == key else getattr(event, name) for name in names})
+
+        for event in events:
+            self._handle(Handler(event, copy, None, copies=True, key_field=key))
+
+    def _handle(self, handler: Handler) -> None:
+        event = handler.event
+        if event.__entity__ != self.entity:
+            raise ProjectionError(f"{self.id}: {event.__name__} is of {event.__entity__!r}, not {self.entity!r}")
+        if event.__event_name__ in self.handlers:
+            raise ProjectionError(f"{self.id}: {event.__name__} has a reducer already")
+        self.handlers[event.__event_name__] = handler
 
     def touched(self, handler: Handler, event: Event, change: Change) -> tuple[SubKey, ...] | None:
         """The sub keys that an event touches; None for every row of the key."""

@@ -10,7 +10,7 @@ from typing import Any
 from truecopy_projections.arrival import Arrival
 from truecopy_projections.digest import bucket_of, row_hash
 from truecopy_projections.errors import RowRejectedError
-from truecopy_projections.projection import Address, Change, Projection, SubKey
+from truecopy_projections.projection import Address, Change, Handler, Projection, SubKey
 from truecopy_projections.state import Known, StoredRow
 
 __all__ = ["RottenRowError", "Rows"]
@@ -47,7 +47,7 @@ class Rows:
         for sub in touched:
             address = (key, sub)
             try:
-                new = reduce(self._row(address), arrival.event, Change(key, arrival.version, sub))
+                new = reduce(self._before(arrival.handler, address), arrival.event, Change(key, arrival.version, sub))
                 staged[address] = None if new is None else self._canonical(new, address)
             except BaseException:
                 self._forget(touched, key)
@@ -76,9 +76,17 @@ class Rows:
             row = self._now[address]
             if row is not None:
                 puts[address] = StoredRow(row[0], self._hashes[address])
-            elif address in self._known.rows:
+            elif address in self._known.rows or address[0] in self._known.hashes:
                 drops.add(address)
         return puts, frozenset(drops)
+
+    def _before(self, handler: Handler, address: Address) -> Any:
+        """The row that a reducer is given. Of one that is replaced unseen only the hash counts."""
+        if not handler.copies:
+            return self._row(address)
+        if address not in self._now and (known := self._known.hashes.get(address[0])) is not None:
+            self._hashes[address] = known
+        return None
 
     def _row(self, address: Address) -> Any:
         if address in self._now:

@@ -136,11 +136,15 @@ class PartitionState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a plan needs to know first: states of keys, single rows, and all rows of some keys."""
+    """What a plan needs to know first: states of keys, single rows, all rows of some keys.
+
+    Of `hashes`, keys whose only row is replaced unseen, the row's hash is enough.
+    """
 
     keys: frozenset[str] = frozenset()
     rows: frozenset[Address] = frozenset()
     whole: frozenset[str] = frozenset()
+    hashes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +153,7 @@ class Known:
 
     keys: Mapping[str, KeyState] = field(default_factory=dict)
     rows: Mapping[Address, StoredRow] = field(default_factory=dict)
+    hashes: Mapping[str, bytes] = field(default_factory=dict)
     waiting: Mapping[str, Sequence[Waiting]] = field(default_factory=dict)
 
 

@@ -244,7 +244,8 @@ class Worker:
         await self._learn([r for some in records.values() for r in some])
         revived = {key: [item for item in self._reading.items(some) if type(item) is Arrival] for key, some in records.items()}
         more = await self.replica.load(self.projection, wanted([a for some in revived.values() for a in some]))
-        return revived, Known(keys=known.keys, rows={**known.rows, **more.rows}, waiting=known.waiting)
+        rows, hashes = {**known.rows, **more.rows}, {**known.hashes, **more.hashes}
+        return revived, Known(keys=known.keys, rows=rows, hashes=hashes, waiting=known.waiting)
 
     async def _learn(self, records: Sequence[Record]) -> None:
         """Ask the registry for the schemas of these records; ids that nobody claimed stay unknown."""

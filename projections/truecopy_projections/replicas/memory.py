@@ -129,12 +129,13 @@ class MemoryReplica:
         for key, sub in wanted.rows:
             if (found := contents.rows.get(key, {}).get(sub)) is not None:
                 rows[key, sub] = found[1]
+        hashes = {key: row.hash for key in wanted.hashes for _, row in contents.rows.get(key, {}).values()}
         waiting: dict[str, list[Waiting]] = {}
         if any(state.parked is not None for state in keys.values()):
             for _, one in sorted(contents.waiting.items()):
                 if one.key in keys and keys[one.key].parked is not None:
                     waiting.setdefault(one.key, []).append(one)
-        return Known(keys=keys, rows=rows, waiting=waiting)
+        return Known(keys=keys, rows=rows, hashes=hashes, waiting=waiting)
 
     async def apply(
         self,

@@ -88,7 +88,8 @@ class SqlReplica:
         shape = projection.shape
         single = {key for key, _ in wanted.rows} if not projection.key else set()
         async with self._database.snapshot() as connection:
-            states, rows = await load(connection, projection, wanted.keys, rows={*wanted.whole, *single})
+            whole = {*wanted.whole, *single}
+            states, rows, hashes = await load(connection, projection, wanted.keys, rows=whole, hashes=wanted.hashes)
             if projection.key and wanted.rows:
                 rows += await connection.pick(shape, shape.key, [(key, *sub) for key, sub in wanted.rows])
             parked = [(projection.id, key) for key, state in states.items() if state.parked is not None]
@@ -97,7 +98,7 @@ class SqlReplica:
             for row in sorted(found, key=lambda row: row[1:3]):
                 waiting.setdefault(row[3], []).append(waiting_of(row))
         stored = {address_of(projection, row): stored_of(projection, row)[2] for row in rows}
-        return Known(keys=states, rows=stored, waiting=waiting)
+        return Known(keys=states, rows=stored, hashes=hashes, waiting=waiting)
 
     async def apply(
         self,

@@ -7,10 +7,11 @@ stayed. A projection with several rows per key keeps all its keys there.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from truecopy_bus.fold import Head
-from truecopy_bus.sql import Connection
+from truecopy_bus.sql import Connection, Shape
 from truecopy_bus.sql.statements import listed, quoted
 from truecopy_projections.projection import Projection
 from truecopy_projections.replicas.tables import Row, key_of, key_row, keys_shape
@@ -35,19 +36,25 @@ def all_keys(projection: Projection[Any]) -> str:
 
 
 async def load(
-    connection: Connection, projection: Projection[Any], keys: Collection[str], *, rows: Collection[str]
-) -> tuple[dict[str, KeyState], list[Row]]:
-    """The states of `keys`, and all rows of the source keys `rows`."""
+    connection: Connection,
+    projection: Projection[Any],
+    keys: Collection[str],
+    *,
+    rows: Collection[str],
+    hashes: Collection[str] = (),
+) -> tuple[dict[str, KeyState], list[Row], dict[str, bytes]]:
+    """The states of `keys`, all rows of the source keys `rows`, and the hashes of the only rows of `hashes`."""
     states: dict[str, KeyState] = {}
-    if projection.key:
-        found = await connection.pick(projection.shape, ("_key",), [(key,) for key in rows]) if rows else []
-    else:
+    hashed: dict[str, bytes] = {}
+    found = await connection.pick(projection.shape, ("_key",), [(key,) for key in rows]) if rows else []
+    if not projection.key:
         at = len(projection.fields)
-        both = [(key,) for key in {*keys, *rows}]
-        found = await connection.pick(projection.shape, ("_key",), both) if both else []
-        states = {row[at]: state for row in found if row[at] in keys and (state := _beside(row)) is not None}
-        found = [row for row in found if row[at] in rows]
-    return states | await _aside(connection, projection, keys), found
+        heads = [row[at:] for row in found]
+        narrow = [(key,) for key in {*keys, *hashes}.difference(rows)]
+        heads += await connection.pick(_heads(projection.shape, at), ("_key",), narrow) if narrow else []
+        states = {row[0]: state for row in heads if row[0] in keys and (state := _beside(row)) is not None}
+        hashed = {row[0]: row[2] for row in heads if row[0] in hashes}
+    return states | await _aside(connection, projection, keys), found, hashed
 
 
 def rows_to_put(projection: Projection[Any], plans: Sequence[PartitionPlan], kept: Mapping[str, Row]) -> list[Row]:
@@ -111,6 +118,12 @@ async def _aside(connection: Connection, projection: Projection[Any], keys: Coll
     if not keys or not await connection.fetch(f"SELECT 1 FROM {quoted(shape.name)} LIMIT 1"):
         return {}
     return {key: state for key, _, state in map(key_of, await connection.pick(shape, ("key",), [(key,) for key in keys]))}
+
+
+@cache
+def _heads(shape: Shape, own: int) -> Shape:
+    """The table of rows without its first columns, those of the projection's own."""
+    return Shape(name=shape.name, columns=shape.columns[own:], key=shape.key)
 
 
 def _beside(row: Row) -> KeyState | None:

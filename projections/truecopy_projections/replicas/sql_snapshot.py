@@ -84,7 +84,7 @@ class SqlSnapshot:
     async def get(self, projection: Projection[Any], key: str) -> tuple[KeyState | None, Sequence[StoredRow]]:
         if not check(self._meta, projection):
             return None, ()
-        states, rows = await load(self._connection, projection, [key], rows={key})
+        states, rows, _ = await load(self._connection, projection, [key], rows={key})
         return states.get(key), [stored_of(projection, row)[2] for row in rows]
 
     async def checkpoints(self, projection: str) -> Sequence[Checkpoint]:

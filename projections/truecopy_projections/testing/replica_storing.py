@@ -59,6 +59,10 @@ class StoringSuite:
         one_by_one = (await replica.load(EVERYTHING, Wanted(rows=frozenset(puts)))).rows
         whole = (await replica.load(EVERYTHING, Wanted(whole=frozenset(key for key, _ in puts)))).rows
         streamed = await all_rows(replica, EVERYTHING)
+        keys = frozenset(key for key, _ in puts)
+        assert (await replica.load(EVERYTHING, Wanted(hashes=keys | {"none"}))).hashes == {
+            key: row.hash for (key, _), row in puts.items()
+        }
         for address, row in puts.items():
             assert same(one_by_one[address], row)
             assert same(whole[address], row)
