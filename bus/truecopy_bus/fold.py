@@ -11,16 +11,20 @@ digest: a sum and not an XOR, under which a change applied twice would cancel it
 H is BLAKE2b-256 (RFC 7693) keyed with a public label, for domain separation.
 """
 
+from collections.abc import Iterable
 from enum import Enum
 from hashlib import blake2b
 from typing import NamedTuple
 
-__all__ = ["DIGEST_ALGORITHM", "DIGEST_MODULUS", "UNKNOWN", "Head", "Verdict", "element", "fold", "moved"]
+from truecopy_schemas.limits import KEY_BYTES_MAX
+
+__all__ = ["DIGEST_ALGORITHM", "DIGEST_MODULUS", "UNKNOWN", "Head", "Verdict", "element", "fold", "follow", "moved"]
 
 DIGEST_ALGORITHM = 1
 """Number of (BLAKE2b-256, sum modulo 2^256), as marks and certificates state it."""
 DIGEST_MODULUS = 1 << 256
 _ELEMENT_LABEL = b"truecopy/element/1"
+_SIZED = [length.to_bytes(4) for length in range(KEY_BYTES_MAX + 1)]
 
 
 class Head(NamedTuple):
@@ -80,6 +84,27 @@ def fold(known: Head, key: str, version: int, fingerprint: bytes, body: bytes) -
     if version == known.version and element(known.previous, key, version, fingerprint, body) != known.element:
         return Verdict.CONFLICT, known
     return Verdict.DUPLICATE, known
+
+
+def follow(
+    heads: dict[bytes, tuple[int, bytes, bytes]],
+    names: Iterable[bytes],
+    versions: Iterable[int],
+    fingerprints: Iterable[bytes],
+    bodies: Iterable[bytes],
+) -> bool:
+    """`fold` over a run of changes, each of which is expected to be the next of its key; False at the first that isn't.
+
+    `heads` has a (version, element, previous) for the UTF-8 name of each key among `names`, and is moved on in place.
+    """
+    for name, version, fingerprint, body in zip(names, versions, fingerprints, bodies, strict=True):
+        known, latest, _ = heads[name]
+        if version != known + 1:
+            return False
+        sizes = _SIZED[len(latest)], _SIZED[len(name)], _SIZED[len(fingerprint)]
+        told = b"".join((sizes[0], latest, sizes[1], name, version.to_bytes(8), sizes[2], fingerprint, body))
+        heads[name] = (version, blake2b(told, digest_size=32, key=_ELEMENT_LABEL).digest(), latest)
+    return True
 
 
 def moved(digest: int, *, old: bytes, new: bytes) -> int:

@@ -38,7 +38,7 @@ APPEND_RECORDS_MAX = 5_000
 """Records in one append. Above this a batch gains nothing and a lost reply costs more to send again."""
 APPEND_TIMEOUT_S = 30.0
 """Seconds until an append is given up. aiokafka's own waits have no end when brokers are away."""
-READ_RECORDS_MAX = 5_000
+READ_RECORDS_MAX = 50_000
 """Records that one read returns at most: what a worker holds in memory, and what one transaction writes."""
 READ_BYTES_MAX = 32 * 1024 * 1024
 """Bytes that one read returns at most (soft: one record more may come)."""

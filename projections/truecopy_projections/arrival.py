@@ -18,7 +18,7 @@ from truecopy_schemas.errors import ForeignRecordError, InvalidSchemaError, Newe
 from truecopy_schemas.framing import unframe
 from truecopy_schemas.limits import KEY_BYTES_MAX
 
-__all__ = ["Arrival", "Control", "Foreign", "Item", "Reading", "Writer"]
+__all__ = ["Arrival", "Control", "Foreign", "Item", "Reading", "Writer", "control_of"]
 
 
 class Writer(NamedTuple):
@@ -82,6 +82,10 @@ class Reading:
     def knows(self, schema_id: int) -> bool:
         return schema_id in self._writers
 
+    def writer(self, schema_id: int) -> Writer:
+        """A schema that it was told of."""
+        return self._writers[schema_id]
+
     def learn(self, schema_id: int, *, fingerprint: bytes, schema: Mapping[str, Any]) -> None:
         """Take in a registered schema."""
         name = f"{schema['namespace']}.{schema['name']}" if schema.get("namespace") else str(schema["name"])
@@ -108,7 +112,7 @@ class Reading:
 
     def _item(self, record: Record) -> Item:
         if record.key == CONTROL_KEY:
-            return _control(record)
+            return control_of(record)
         if record.key is None or record.value is None:
             return Foreign(record, "its key is null" if record.key is None else "its value is null")
         try:
@@ -150,7 +154,8 @@ def _key(name: bytes) -> str:
     return name.decode()
 
 
-def _control(record: Record) -> Item:
+def control_of(record: Record) -> Control | Foreign:
+    """What a record with the control key says; Foreign if it can't be read. Raises NewerFormatError."""
     kind = next((value for name, value in record.headers if name == CONTROL_HEADER), b"")
     try:
         return Control(record, decode_control(kind, record.value or b""))

@@ -10,9 +10,9 @@ Fields are hashed with a type letter and a length in front, so that no value can
 
 import struct
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from enum import Enum
 from math import nan
@@ -26,10 +26,11 @@ from pydantic.fields import FieldInfo
 from truecopy_bus.sql import Column, Kind
 from truecopy_projections.errors import ProjectionError, RowRejectedError
 
-__all__ = ["Field", "encode", "field_of"]
+__all__ = ["Field", "encode", "encoded", "field_of"]
 
 _INT64 = range(-(1 << 63), 1 << 63)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class Field(NamedTuple):
@@ -84,6 +85,32 @@ def encode(value: Any) -> bytes:
     else:
         raise RowRejectedError(f"a stored value of type {kind.__name__} has no canonical form")
     return b"%c%b%b" % (letter, len(content).to_bytes(4), content)
+
+
+def encoded(values: Sequence[Any]) -> list[bytes]:
+    """`encode` of a column's values, faster where they are all of one of the common types."""
+    kinds = set(map(type, values))
+    kind = kinds.pop() if len(kinds) == 1 else None
+    if kind is str:
+        return _prefixed(b"s", [value.encode() for value in values])
+    if kind is int:
+        return _prefixed(b"i", [b"%d" % value for value in values])
+    if kind is bytes:
+        return _prefixed(b"x", values)
+    if kind is bool:
+        true, false = encode(True), encode(False)
+        return [true if value else false for value in values]
+    if kind is float:
+        head, pack = b"f" + (8).to_bytes(4), struct.Struct(">d").pack
+        return [head + pack(nan if value != value else value) for value in values]
+    if kind is datetime:
+        return _prefixed(b"t", [b"%d" % ((value - _EPOCH) // _MICROSECOND) for value in values])
+    return [encode(value) for value in values]
+
+
+def _prefixed(letter: bytes, contents: Sequence[bytes]) -> list[bytes]:
+    heads = {length: letter + length.to_bytes(4) for length in set(map(len, contents))}
+    return [heads[len(content)] + content for content in contents]
 
 
 def _is_unicode(value: str) -> bool:

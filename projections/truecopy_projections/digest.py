@@ -4,16 +4,16 @@ A vector holds the sum of each of BUCKETS buckets, 32 bytes each, big-endian; it
 one partition. Rows go to the bucket of their source key, so all rows of a key are looked at together.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 from zlib import crc32
 
 from truecopy_bus.fold import DIGEST_MODULUS
-from truecopy_projections.columns import encode
+from truecopy_projections.columns import encode, encoded
 from truecopy_projections.limits import BUCKETS
 
-__all__ = ["EMPTY", "bucket_of", "differing", "row_hash", "shifted", "total", "vector"]
+__all__ = ["EMPTY", "bucket_of", "bucket_of_name", "differing", "row_hash", "row_hashes", "shifted", "total", "vector"]
 
 _HASH_BYTES = 32
 _ROW_LABEL = b"truecopy/row/1"
@@ -22,13 +22,25 @@ EMPTY = bytes(BUCKETS * _HASH_BYTES)
 
 def bucket_of(key: str) -> int:
     """The bucket of a source key: CRC-32, which is independent of the partition's murmur2."""
-    return crc32(key.encode()) % BUCKETS
+    return bucket_of_name(key.encode())
+
+
+def bucket_of_name(name: bytes) -> int:
+    """`bucket_of` the key with this UTF-8 name."""
+    return crc32(name) % BUCKETS
 
 
 def row_hash(table: str, key: str, values: Iterable[Any]) -> bytes:
     """The 32-byte hash of one row of canonical `values`, of `table` (`name@version`) and source `key`."""
     fields = b"".join(map(encode, values))
     return blake2b(encode(table) + encode(key) + fields, digest_size=_HASH_BYTES, key=_ROW_LABEL).digest()
+
+
+def row_hashes(table: str, keys: Sequence[str], columns: Sequence[Sequence[Any]]) -> list[bytes]:
+    """`row_hash` of many rows at once, from their source keys and their columns of canonical values."""
+    label = encode(table)
+    parts = zip(encoded(keys), *map(encoded, columns), strict=True)
+    return [blake2b(label + b"".join(each), digest_size=_HASH_BYTES, key=_ROW_LABEL).digest() for each in parts]
 
 
 def shifted(sums: bytes, moves: Mapping[int, int]) -> bytes:

@@ -24,6 +24,8 @@ from truecopy_bus.points import reached
 from truecopy_bus.record import Record, TopicState
 from truecopy_bus.registry import Registry
 from truecopy_projections.arrival import Arrival, Reading
+from truecopy_projections.columnar import Columnar
+from truecopy_projections.columnar_plan import plan_columns, wanted_by
 from truecopy_projections.limits import INCARNATION_CHECK_S, PARKED_RETRY_S, TOPIC_POLL_S, TOPIC_QUIET_S, WATCHDOG_S
 from truecopy_projections.plan import RETRIED, halted, plan, wanted
 from truecopy_projections.projection import Projection
@@ -70,6 +72,7 @@ class Worker:
         self._lease_s, self._wait_s, self._watchdog_s = lease_s, min(wait_s, lease_s / 3), watchdog_s
         self._records_max = records_max
         self._reading = Reading(projection)
+        self._columnar = Columnar(projection, self._reading)
         self._reader: Reader | None = None
         self._topic_state: TopicState | None = None
         self._member = False
@@ -183,17 +186,40 @@ class Worker:
 
     async def _work(self, records: Sequence[Record]) -> None:
         await self._learn(records)
+        if not await self._work_by_columns(records):
+            await self._work_by_records(records)
+        self._progress_at = time.monotonic()
+        await self._log.report(self.group, self.topic, {p: self._states[p].position for p in self._states})
+
+    async def _work_by_columns(self, records: Sequence[Record]) -> bool:
+        """Plan and apply a batch that columns can hold. False, and nothing done, if it has to go record by record."""
+        batch = self._columnar.read(records)
+        if batch is None:
+            return False
+        known = await self.replica.load(self.projection, wanted_by(batch))
+        plans = plan_columns(self.projection, self._states, self._fences, batch, known)
+        if plans is None:
+            return False
+        await self._applying(plans)
+        try:
+            await self._apply(plans)
+        except DataRefusedError:
+            return False
+        return True
+
+    async def _work_by_records(self, records: Sequence[Record]) -> None:
         items = self._reading.items(records)
         known = await self.replica.load(self.projection, wanted(items))
         revived, known = await self._revive(known)
         refused: dict[str, str] = {}
         while True:
             plans = plan(self.projection, self._states, self._fences, items, known, revived=revived, refused=refused)
-            await reached("worker.applying", sum(s.count for s in self._states.values()) + sum(p.applied for p in plans))
+            await self._applying(plans)
             if await self._commits(plans, refused):
-                break
-        self._progress_at = time.monotonic()
-        await self._log.report(self.group, self.topic, {p: self._states[p].position for p in self._states})
+                return
+
+    async def _applying(self, plans: Sequence[PartitionPlan]) -> None:
+        await reached("worker.applying", sum(s.count for s in self._states.values()) + sum(p.applied for p in plans))
 
     async def _commits(self, plans: Sequence[PartitionPlan], refused: dict[str, str]) -> bool:
         """Apply, or learn which keys the database refuses: they are then in `refused`, to plan without them."""
