@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 from truecopy_bus.record import Record
 from truecopy_bus.sql import Kind
 from truecopy_projections.arrival import Control, Reading, Writer, control_of
-from truecopy_projections.columns import Field, field_of
+from truecopy_projections.columns import Field, encoded, encoded_times, field_of
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.projection import Handler, Projection
 from truecopy_schemas import Event
@@ -33,6 +33,7 @@ class Source(NamedTuple):
     """Where a field of the row comes from: the event's field of that name, a constant (one value), or else the source key."""
 
     event: str = ""
+    kind: Kind = Kind.TEXT
     constant: tuple[Any, ...] = ()
     store: Callable[[Any], Any] | None = None
 
@@ -42,6 +43,12 @@ class Source(NamedTuple):
         found = columns.values(self.event, at)
         store = self.store
         return found if store is None else [None if value is None else store(value) for value in found]
+
+    def encoded(self, columns: Columns, at: Sequence[int], keys: Sequence[str]) -> list[bytes]:
+        """The values' canonical bytes."""
+        if self.event and self.kind is Kind.TIMESTAMP:
+            return encoded_times(columns.numbers(self.event, at))
+        return encoded(self.values(columns, at, keys))
 
 
 class Way(NamedTuple):
@@ -206,9 +213,10 @@ def _way_of(projection: Projection[Any], writer: Writer) -> Way | None:
         return Way(writer.fingerprint, effect=False)
     if writer.decoder is None:
         return Way(writer.fingerprint)
-    block = BlockDecoder.of(writer.decoder.schema) if handler.copies else None
+    if not handler.copies or (block := BlockDecoder.of(writer.decoder.schema)) is None:
+        return None
     sources = _sources(projection, handler, writer.decoder.schema)
-    if block is None or sources is None:
+    if sources is None:
         return None
     pairs = zip(sources, projection.fields, strict=True)
     texts = tuple(source.event for source, field in pairs if source.event and field.column.kind is Kind.TEXT)
@@ -232,7 +240,7 @@ def _sources(projection: Projection[Any], handler: Handler, schema: AvroSchema) 
         if not _same(field, _declared(handler.event, name)):
             return None
         if name in written:
-            found.append(Source(event=name, store=store))
+            found.append(Source(event=name, kind=field.column.kind, store=store))
         else:
             default = default_from_json(own[name]["type"], own[name]["default"])
             found.append(Source(constant=(default if default is None or store is None else store(default),)))

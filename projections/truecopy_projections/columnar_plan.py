@@ -1,31 +1,38 @@
 """The plan of a batch of columns. It makes what `plan` makes of the same records, digest for digest, or nothing.
 
 Every event must be the next of a key that is not parked: then its effect is its link in the key's chain, and only the rows that
-keys have at a mark or at the end become values and hashes.
+keys have at a mark or at the end are hashed, and only those that they have at the end become values.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
-from truecopy_bus.fold import DIGEST_MODULUS, UNKNOWN, Head, follow
+from truecopy_bus.fold import DIGEST_MODULUS, UNKNOWN, follow
 from truecopy_bus.leases import Fence
-from truecopy_projections.columnar import Batch, Part, Rows, Run
+from truecopy_projections.columnar import Batch, Part, Run
 from truecopy_projections.digest import bucket_of_name, row_hashes, shifted
 from truecopy_projections.marks import checkpoint
 from truecopy_projections.projection import Address, Projection
-from truecopy_projections.state import Checkpoint, KeyState, Known, PartitionPlan, PartitionState, StoredRow, Wanted
+from truecopy_projections.state import Checkpoint, Copies, PartitionPlan, PartitionState, head_state
 from truecopy_schemas.control import Mark
 
-__all__ = ["plan_columns", "wanted_by"]
+__all__ = ["Latest", "Planned", "plan_columns"]
 
 _Head = tuple[int, bytes, bytes]
+Latest = tuple[int, bytes, bytes]
+"""What is known of a key that is not parked: its version, that version's element, and the hash of its row (b"": none)."""
 
 
-def wanted_by(batch: Batch) -> Wanted:
-    """What a plan of the batch has to know."""
-    keys = frozenset(batch.keys.values())
-    return Wanted(keys=keys, hashes=keys)
+class Planned(NamedTuple):
+    """The plans of a batch, and what is known of its keys once they are committed."""
+
+    plans: Sequence[PartitionPlan]
+    latest: Mapping[str, Latest]
+
+
+_element = itemgetter(1)
 
 
 def plan_columns(
@@ -33,21 +40,24 @@ def plan_columns(
     states: Mapping[int, PartitionState],
     fences: Mapping[int, Fence],
     batch: Batch,
-    known: Known,
-) -> list[PartitionPlan] | None:
-    """One plan for each partition of the batch that is held, or None: plan it record by record."""
-    if any(state.parked is not None for state in known.keys.values()):
-        return None
+    known: Mapping[str, Latest],
+) -> Planned | None:
+    """One plan for each partition of the batch that is held, or None: plan it record by record.
+
+    `known` has what is known of the batch's keys; what it lacks is new.
+    """
     if len(batch.parts) > 1 and sum(len(_names(batch, part)) for part in batch.parts) != len(batch.keys):
         return None  # a key in two partitions
     plans = []
+    latest: dict[str, Latest] = {}
     for part in batch.parts:
         if part.partition in states and part.partition in fences:
-            share = _Share(projection, batch, known, states[part.partition])
-            if not share.follow(part):
+            share = _Share(projection, batch, known, states[part.partition], _names(batch, part))
+            if not all(map(share.take, part.runs)):
                 return None
             plans.append(share.finished(fences[part.partition]))
-    return plans
+            latest |= share.latest()
+    return Planned(plans, latest)
 
 
 def _names(batch: Batch, part: Part) -> set[bytes]:
@@ -55,39 +65,41 @@ def _names(batch: Batch, part: Part) -> set[bytes]:
 
 
 class _Share:
-    """One partition's share of the plan while it is made."""
+    """One partition's share of the plan while it is made. `rows` has the last event of each key that set its row."""
 
-    def __init__(self, projection: Projection[Any], batch: Batch, known: Known, was: PartitionState) -> None:
-        self.projection, self.batch, self.known, self.was = projection, batch, known, was
-        self.heads: dict[bytes, _Head] = {}
-        self.hashes: dict[bytes, bytes] = {}
-        self.puts: dict[Address, StoredRow] = {}
-        self.drops: set[Address] = set()
+    def __init__(
+        self,
+        projection: Projection[Any],
+        batch: Batch,
+        known: Mapping[str, Latest],
+        was: PartitionState,
+        names: Collection[bytes],
+    ) -> None:
+        self.projection, self.batch, self.was, self.state = projection, batch, was, was
+        self.heads: dict[bytes, _Head] = dict.fromkeys(names, UNKNOWN)
+        self.stored: dict[bytes, bytes] = {}
+        for name in names:
+            if (latest := known.get(batch.keys[name])) is not None:
+                version, element, row = latest
+                self.heads[name] = (version, element, b"")
+                if row:
+                    self.stored[name] = row
+        self.hashes = dict(self.stored)
+        self.rows: dict[bytes, int] = {}
         self.checkpoints: list[Checkpoint] = []
-        self.state = was
 
-    def follow(self, part: Part) -> bool:
-        """Take in all of the partition's events and marks; False if one is not what it is expected to be."""
-        keys, known = self.batch.keys, self.known
-        for name in _names(self.batch, part):
-            key = keys[name]
-            state = known.keys.get(key)
-            self.heads[name] = UNKNOWN if state is None else state.head
-            if key in known.hashes:
-                self.hashes[name] = known.hashes[key]
-        return all(self._run(run) for run in part.runs)
-
-    def _run(self, run: Run) -> bool:
-        batch, heads = self.batch, self.heads
-        span = slice(run.start, run.end)
+    def take(self, run: Run) -> bool:
+        """Take in events that follow each other, and the mark behind them; False if one is not what it is expected to be."""
+        batch, heads, span = self.batch, self.heads, slice(run.start, run.end)
         names = batch.names[span]
         last = dict(zip(names, range(run.start, run.end), strict=True))
-        moved = -sum([int.from_bytes(heads[name][1]) for name in last])
+        moved = -_sum_of(map(_element, map(heads.__getitem__, last)))
         if not follow(heads, names, batch.versions[span], batch.fingerprints[span], batch.bodies[span]):
             return False
-        moved += sum([int.from_bytes(heads[name][1]) for name in last])
-        moves: dict[int, int] = {}
-        self._settle(run, last, moves)
+        moved += _sum_of(map(_element, map(heads.__getitem__, last)))
+        if len(batch.rows) > 1:
+            last = {batch.names[at]: at for at in range(run.start, run.end) if batch.rows[batch.which[at]].way.effect}
+        moves = self._settle(last)
         state = self.state
         self.state = replace(
             state,
@@ -97,48 +109,34 @@ class _Share:
             rows=shifted(state.rows, moves),
             row_digest=(state.row_digest + sum(moves.values())) % DIGEST_MODULUS,
         )
-        return run.control is None or self._control(run)
+        return run.control is None or self._mark(run)
 
-    def _settle(self, run: Run, last: Mapping[bytes, int], moves: dict[int, int]) -> None:
-        """Bring the rows to what the last events of their keys make of them; add up how far each bucket moves."""
-        batch = self.batch
-        if len(batch.rows) == 1:
-            self._change(batch.rows[0], last, last.values(), moves)
-            return
-        inside = range(run.start, run.end)
-        last = {batch.names[at]: at for at in inside if batch.rows[batch.which[at]].way.effect}
+    def _settle(self, last: dict[bytes, int]) -> dict[int, int]:
+        """Let the rows be what these last events of their keys make of them. Returns how far each bucket moves."""
+        batch, moves = self.batch, dict[int, int]()
         for number, rows in enumerate(batch.rows):
-            mine = {name: at for name, at in last.items() if batch.which[at] == number}
-            self._change(rows, mine, [batch.place[at] for at in mine.values()], moves)
+            mine = last if len(batch.rows) == 1 else {name: at for name, at in last.items() if batch.which[at] == number}
+            if not mine or not rows.way.effect:
+                continue
+            hashes: Collection[bytes]
+            if rows.way.sources is None or rows.columns is None:
+                hashes = [b""] * len(mine)
+            else:
+                keys, places = [batch.keys[name] for name in mine], [batch.place[at] for at in mine.values()]
+                fields = [source.encoded(rows.columns, places, keys) for source in rows.way.sources]
+                hashes = row_hashes(self.projection.id, keys, fields)
+            known = self.hashes
+            for name, new in zip(mine, hashes, strict=True):
+                old = known.get(name, b"")
+                if new != old:
+                    bucket = bucket_of_name(name)
+                    move = int.from_bytes(new) - int.from_bytes(old) if old else int.from_bytes(new)
+                    moves[bucket] = moves[bucket] + move if bucket in moves else move
+                    known[name] = new
+            self.rows.update(mine)
+        return moves
 
-    def _change(self, rows: Rows, names: Collection[bytes], places: Collection[int], moves: dict[int, int]) -> None:
-        """Replace or remove the rows of these keys by the events at these places of their block."""
-        way, columns = rows.way, rows.columns
-        if not way.effect or not names:
-            return
-        keys = [self.batch.keys[name] for name in names]
-        if way.sources is None or columns is None:
-            for name, key in zip(names, keys, strict=True):
-                self._move(name, b"", moves)
-                self.puts.pop((key, ()), None)
-                if key in self.known.hashes:
-                    self.drops.add((key, ()))
-            return
-        fields = [source.values(columns, list(places), keys) for source in way.sources]
-        hashes = row_hashes(self.projection.id, keys, fields)
-        for name, key, values, new in zip(names, keys, zip(*fields, strict=True), hashes, strict=True):
-            self._move(name, new, moves)
-            self.puts[key, ()] = StoredRow(values, new)
-        self.drops.difference_update(self.puts)
-
-    def _move(self, name: bytes, new: bytes, moves: dict[int, int]) -> None:
-        old = self.hashes.get(name, b"")
-        if new != old:
-            bucket = bucket_of_name(name)
-            moves[bucket] = moves.get(bucket, 0) - int.from_bytes(old) + int.from_bytes(new)
-            self.hashes[name] = new
-
-    def _control(self, run: Run) -> bool:
+    def _mark(self, run: Run) -> bool:
         assert run.control is not None
         state, record, said = self.state, run.control.record, run.control.said
         if said.incarnation != state.incarnation:
@@ -149,15 +147,37 @@ class _Share:
             self.state = replace(state, relay_epoch=max(state.relay_epoch, said.epoch))
         return True
 
+    def latest(self) -> dict[str, Latest]:
+        keys, hashes = self.batch.keys, self.hashes
+        return {keys[name]: (version, element, hashes.get(name, b"")) for name, (version, element, _) in self.heads.items()}
+
     def finished(self, fence: Fence) -> PartitionPlan:
-        keys = self.batch.keys
+        batch, hashes, heads = self.batch, self.hashes, self.heads
+        copies = []
+        gone: set[Address] = set()
+        for number, rows in enumerate(batch.rows):
+            whole = len(batch.rows) == 1
+            mine = self.rows if whole else {name: at for name, at in self.rows.items() if batch.which[at] == number}
+            keys = [batch.keys[name] for name in mine]
+            if rows.way.sources is None or rows.columns is None:
+                gone |= {(key, ()) for name, key in zip(mine, keys, strict=True) if name in self.stored}
+                continue
+            places = [batch.place[at] for at in mine.values()]
+            fields = [source.values(rows.columns, places, keys) for source in rows.way.sources]
+            own = list(map(heads.__getitem__, mine))
+            copies.append(Copies(keys, fields, list(map(hashes.__getitem__, mine)), own))
+        copied = {name for name in self.rows if self.hashes[name]}
         return PartitionPlan(
             fence=fence,
             was=self.was,
             state=self.state,
-            keys={keys[name]: KeyState(Head(*head), head[0], None) for name, head in self.heads.items()},
-            puts=self.puts,
-            drops=frozenset(self.drops),
+            keys={batch.keys[name]: head_state(head) for name, head in heads.items() if name not in copied},
+            drops=frozenset(gone),
+            copies=tuple(copies),
             checkpoints=tuple(self.checkpoints),
             applied=self.state.count - self.was.count,
         )
+
+
+def _sum_of(elements: Iterable[bytes]) -> int:
+    return sum(map(int.from_bytes, elements))

@@ -26,7 +26,7 @@ from pydantic.fields import FieldInfo
 from truecopy_bus.sql import Column, Kind
 from truecopy_projections.errors import ProjectionError, RowRejectedError
 
-__all__ = ["Field", "encode", "encoded", "field_of"]
+__all__ = ["Field", "encode", "encoded", "encoded_times", "field_of"]
 
 _INT64 = range(-(1 << 63), 1 << 63)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -104,8 +104,15 @@ def encoded(values: Sequence[Any]) -> list[bytes]:
         head, pack = b"f" + (8).to_bytes(4), struct.Struct(">d").pack
         return [head + pack(nan if value != value else value) for value in values]
     if kind is datetime:
-        return _prefixed(b"t", [b"%d" % ((value - _EPOCH) // _MICROSECOND) for value in values])
+        return encoded_times([(value - _EPOCH) // _MICROSECOND for value in values])
     return [encode(value) for value in values]
+
+
+def encoded_times(micros: Sequence[int | None]) -> list[bytes]:
+    """`encoded` of datetimes that are given in microseconds since 1970."""
+    if None in micros:
+        return [encode(None) if value is None else encoded_times([value])[0] for value in micros]
+    return _prefixed(b"t", [b"%d" % value for value in micros if value is not None])
 
 
 def _prefixed(letter: bytes, contents: Sequence[bytes]) -> list[bytes]:

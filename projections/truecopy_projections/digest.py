@@ -36,11 +36,15 @@ def row_hash(table: str, key: str, values: Iterable[Any]) -> bytes:
     return blake2b(encode(table) + encode(key) + fields, digest_size=_HASH_BYTES, key=_ROW_LABEL).digest()
 
 
-def row_hashes(table: str, keys: Sequence[str], columns: Sequence[Sequence[Any]]) -> list[bytes]:
-    """`row_hash` of many rows at once, from their source keys and their columns of canonical values."""
-    label = encode(table)
-    parts = zip(encoded(keys), *map(encoded, columns), strict=True)
-    return [blake2b(label + b"".join(each), digest_size=_HASH_BYTES, key=_ROW_LABEL).digest() for each in parts]
+def row_hashes(table: str, keys: Sequence[str], columns: Sequence[Sequence[bytes]]) -> list[bytes]:
+    """`row_hash` of many rows at once, from their source keys and the `encoded` columns of their values."""
+    labelled = blake2b(encode(table), digest_size=_HASH_BYTES, key=_ROW_LABEL)
+    hashes = []
+    for parts in zip(encoded(keys), *columns, strict=True):
+        one = labelled.copy()
+        one.update(b"".join(parts))
+        hashes.append(one.digest())
+    return hashes
 
 
 def shifted(sums: bytes, moves: Mapping[int, int]) -> bytes:

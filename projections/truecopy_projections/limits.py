@@ -1,6 +1,8 @@
 """Every bound of the projections, with its unit and its reason."""
 
 __all__ = [
+    "BATCH_LEASE_SHARE",
+    "BATCH_RECORDS_FIRST",
     "BUCKETS",
     "CHECKPOINTS_KEPT",
     "CHECK_POLL_S",
@@ -14,9 +16,11 @@ __all__ = [
     "REPAIR_ROWS_MAX",
     "REPLAY_STALL_S",
     "SCAN_ROWS",
+    "THREAD_RECORDS_MIN",
     "TOPIC_POLL_S",
     "TOPIC_QUIET_S",
     "WAITING_BYTES_MAX",
+    "WARM_KEYS_MAX",
     "WATCHDOG_S",
 ]
 
@@ -28,6 +32,14 @@ WAITING_BYTES_MAX = 64 * 1024 * 1024
 """Bytes that wait behind parked keys of a partition before it halts."""
 CHECKPOINTS_KEPT = 10_000
 """Checkpoints kept for each partition: nearly three hours of marks at one a second."""
+THREAD_RECORDS_MIN = 2_000
+"""Records from which on a batch is planned beside the event loop: fewer take less than the loop may be kept from its turn."""
+WARM_KEYS_MAX = 131_072
+"""Keys whose newest state a worker keeps in memory, some 400 bytes each; twice as many for a moment."""
+BATCH_RECORDS_FIRST = 5_000
+"""Records of a worker's first batch, and the fewest that it asks for; it doubles while a batch takes less than its share."""
+BATCH_LEASE_SHARE = 0.5
+"""Share of a lease that a batch may take from read to commit. Between batches the lease is renewed."""
 SCAN_ROWS = 2_000
 """Rows that a scan holds in memory at a time."""
 INCARNATION_CHECK_S = 1.0

@@ -1,7 +1,7 @@
 """The values between log, plan and replica: what a replica knows, what a plan changes, what waits, what was compared."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from truecopy_projections.projection import Address
 __all__ = [
     "NEW_KEY",
     "Checkpoint",
+    "Copies",
     "KeyState",
     "Known",
     "MarkVerdict",
@@ -23,6 +24,7 @@ __all__ = [
     "StoredRow",
     "Waiting",
     "Wanted",
+    "head_state",
 ]
 
 
@@ -52,6 +54,11 @@ class KeyState(NamedTuple):
 
 
 NEW_KEY = KeyState(UNKNOWN, 0, None)
+
+
+def head_state(head: tuple[int, bytes, bytes]) -> KeyState:
+    """The state of a key all of whose versions are applied."""
+    return KeyState(Head(*head), head[0], None)
 
 
 class StoredRow(NamedTuple):
@@ -157,12 +164,22 @@ class Known:
     waiting: Mapping[str, Sequence[Waiting]] = field(default_factory=dict)
 
 
+class Copies(NamedTuple):
+    """Rows in columns: the only row of each of `keys`, its hash, and the key's head as (version, element, previous)."""
+
+    keys: Sequence[str]
+    fields: Sequence[Sequence[Any]]
+    hashes: Sequence[bytes]
+    heads: Sequence[tuple[int, bytes, bytes]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionPlan:
     """All that one batch changes in one partition, applied whole or not at all.
 
     `was` is the state it was planned on: a replica that is elsewhere refuses it. `freed` are offsets of waiting records that
-    wait no more, `forgotten` source keys that the log does not know (only a repair finds such). `applied` counts the events
+    wait no more, `forgotten` source keys that the log does not know (only a repair finds such). `copies` are further puts,
+    each with the state of its key, which is not parked; `expanded` has them among the others. `applied` counts the events
     whose effect it holds.
     """
 
@@ -173,7 +190,19 @@ class PartitionPlan:
     forgotten: frozenset[str] = frozenset()
     puts: Mapping[Address, StoredRow] = field(default_factory=dict)
     drops: frozenset[Address] = frozenset()
+    copies: Sequence[Copies] = ()
     waits: Sequence[Waiting] = ()
     freed: frozenset[int] = frozenset()
     checkpoints: Sequence[Checkpoint] = ()
     applied: int = 0
+
+    def expanded(self) -> "PartitionPlan":
+        """The same plan without `copies`."""
+        if not self.copies:
+            return self
+        keys, puts = dict(self.keys), dict(self.puts)
+        for some in self.copies:
+            keys |= zip(some.keys, map(head_state, some.heads), strict=True)
+            rows = map(StoredRow, zip(*some.fields, strict=True), some.hashes)
+            puts |= {(key, ()): row for key, row in zip(some.keys, rows, strict=True)}
+        return replace(self, keys=keys, puts=puts, copies=())

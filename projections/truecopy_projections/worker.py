@@ -3,6 +3,9 @@
 It takes its fair share of a projection's partitions by leases in the replica's own database, and starts each from the position
 kept there. It decides nothing: the plan does. What is away is waited for, without end and without help; what can't be right
 (another incarnation, a lost position) halts that partition in a state with a name, which stays to be read in the replica.
+
+While it catches up, the next batch is read and planned as the one before is being committed, on the states which that will
+leave. A plan holds only if those came true: the replica compares its position and fence, as ever, and so does the worker first.
 """
 
 import asyncio
@@ -24,9 +27,17 @@ from truecopy_bus.points import reached
 from truecopy_bus.record import Record, TopicState
 from truecopy_bus.registry import Registry
 from truecopy_projections.arrival import Arrival, Reading
-from truecopy_projections.columnar import Columnar
-from truecopy_projections.columnar_plan import plan_columns, wanted_by
-from truecopy_projections.limits import INCARNATION_CHECK_S, PARKED_RETRY_S, TOPIC_POLL_S, TOPIC_QUIET_S, WATCHDOG_S
+from truecopy_projections.columnar_plan import Planned
+from truecopy_projections.columnar_work import ColumnarWork
+from truecopy_projections.limits import (
+    BATCH_LEASE_SHARE,
+    BATCH_RECORDS_FIRST,
+    INCARNATION_CHECK_S,
+    PARKED_RETRY_S,
+    TOPIC_POLL_S,
+    TOPIC_QUIET_S,
+    WATCHDOG_S,
+)
 from truecopy_projections.plan import RETRIED, halted, plan, wanted
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
@@ -72,13 +83,17 @@ class Worker:
         self._lease_s, self._wait_s, self._watchdog_s = lease_s, min(wait_s, lease_s / 3), watchdog_s
         self._records_max = records_max
         self._reading = Reading(projection)
-        self._columnar = Columnar(projection, self._reading)
+        self._columns = ColumnarWork(projection, replica, self._reading)
+        self._by_records = False
+        self._batch_records = min(BATCH_RECORDS_FIRST, records_max)
+        self._commit: asyncio.Task[None] | None = None
+        self._ahead: dict[int, PartitionState] = {}
         self._reader: Reader | None = None
         self._topic_state: TopicState | None = None
         self._member = False
         self._fences: Mapping[int, Fence] = {}
         self._states: dict[int, PartitionState] = {}
-        self._renew_at = self._check_at = self._retry_at = 0.0
+        self._upkeep_at = self._check_at = self._retry_at = 0.0
         self._progress_at = time.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -90,7 +105,7 @@ class Worker:
         try:
             while not stop.is_set():
                 try:
-                    await self.step()
+                    await self._turn()
                     outage.over()
                 except TopicMissingError as fault:
                     # A topic comes into being with its owner's first event, and somebody may wait to read that one.
@@ -102,36 +117,60 @@ class Worker:
             await self.leave()
 
     async def step(self) -> int:
-        """One round: heartbeat when due, one batch. Returns the records read. Raises what `run` waits for."""
+        """One round: heartbeat when due, one batch, committed. Returns the records read. Raises what `run` waits for."""
+        read = await self._turn()
+        await self._land()
+        return read
+
+    async def _turn(self) -> int:
+        """One round, of which the commit may be left under way."""
         if self._topic_state is None:
             self._topic_state = await identified(self._log, self.topic)
             await self._install(self._topic_state)
+            await self._upkeep()
             self._progress_at = time.monotonic()
-        now = time.monotonic()
-        if now >= self._renew_at:
-            await self._renew()
-            self._renew_at = now + self._lease_s / 3
+        began = time.monotonic()
         flowing = self._flowing()
         records = await self._read(flowing) if flowing else await self._idle()
+        planned = await self._planned(records)
+        await self._land()
+        if began >= min(self._upkeep_at, self._check_at):
+            await self._upkeep()
+        if planned is not None:
+            self._start([one for one in planned.plans if self._holds(one)], planned)
+            if len(records) < self._batch_records:
+                await self._land()
+        elif held := [record for record in records if self._flowing().get(record.partition) == flowing.get(record.partition)]:
+            await self._work_by_records(held)
+        self._adapt(len(records), time.monotonic() - began)
+        return len(records)
+
+    async def _upkeep(self) -> None:
+        """Renew the leases, look at the topic, try what is parked; each when it is due, and with no commit under way."""
+        now = time.monotonic()
+        await self._renew()
+        self._upkeep_at = now + self._lease_s / 3
         if now >= self._check_at:
             await self._check(list(self._fences))
         if now >= self._retry_at:
             await self._retry(list(self._fences))
             self._retry_at = now + PARKED_RETRY_S
-        flowing = self._flowing()
-        held = [record for record in records if record.partition in flowing]
-        if held:
-            await self._work(held)
-        return len(records)
+
+    def _adapt(self, read: int, took_s: float) -> None:
+        """Ask for more while full batches take less than their share of the lease, and for less when they take more."""
+        share_s = self._lease_s * BATCH_LEASE_SHARE
+        if read >= self._batch_records or took_s > share_s:
+            wanted = int(self._batch_records * min(2.0, share_s / took_s))
+            self._batch_records = min(max(wanted, BATCH_RECORDS_FIRST), self._records_max)
 
     async def _idle(self) -> Sequence[Record]:
         await asyncio.sleep(self._wait_s)
         return ()
 
     def _flowing(self) -> dict[int, int]:
-        """The positions of the partitions that this worker holds and that do not stand still."""
-        states = ((p, self._states[p]) for p in self._fences)
-        return {p: state.position for p, state in states if not state.halted}
+        """Where to read on: the partitions that this worker holds and that do not stand still, by their next offset."""
+        states = {p: self._ahead.get(p) or self._states[p] for p in self._fences}
+        return {p: state.position for p, state in states.items() if not state.halted}
 
     async def _install(self, topic: TopicState) -> None:
         await self.replica.install(self.projection, partitions=topic.partitions, incarnation=topic.incarnation or "")
@@ -142,6 +181,8 @@ class Worker:
         fences = await self.replica.renew(self.projection, self.holder, self._fences.values(), lease_s=self._lease_s)
         taken = [p for p, fence in fences.items() if self._fences.get(p) != fence]
         self._fences = fences
+        if taken:
+            self._columns.forget()
         missing = [p for p in fences if p in taken or p not in self._states]
         if missing:
             async with self.replica.snapshot() as snapshot:
@@ -176,38 +217,65 @@ class Worker:
         if self._reader is None:
             self._reader = self._log.reader(self.topic)
         try:
-            return await self._reader.read(positions, records_max=self._records_max, wait_s=self._wait_s)
+            return await self._reader.read(positions, records_max=self._batch_records, wait_s=self._wait_s)
         except PositionLostError as fault:
             await self._close_reader()
+            await self._land()
             plan = halted(self._fences[fault.partition], self._states[fault.partition], f"position lost: {fault}")
             await self._apply([plan])
             _log.error("%s[%d] halts: %s", self.projection.id, fault.partition, fault)
             return ()
 
-    async def _work(self, records: Sequence[Record]) -> None:
-        await self._learn(records)
-        if not await self._work_by_columns(records):
-            await self._work_by_records(records)
-        self._progress_at = time.monotonic()
-        await self._log.report(self.group, self.topic, {p: self._states[p].position for p in self._states})
+    async def _planned(self, records: Sequence[Record]) -> Planned | None:
+        """The plan of a batch by columns, on the states that the commit under way will leave. None: plan it by records."""
+        held = [record for record in records if record.partition in self._fences]
+        if not held or self._by_records:
+            return None
+        await self._learn(held)
+        return await self._columns.plan(held, {**self._states, **self._ahead}, self._fences)
 
-    async def _work_by_columns(self, records: Sequence[Record]) -> bool:
-        """Plan and apply a batch that columns can hold. False, and nothing done, if it has to go record by record."""
-        batch = self._columnar.read(records)
-        if batch is None:
-            return False
-        known = await self.replica.load(self.projection, wanted_by(batch))
-        plans = plan_columns(self.projection, self._states, self._fences, batch, known)
-        if plans is None:
-            return False
+    def _holds(self, plan: PartitionPlan) -> bool:
+        """Whether what a plan was made on is what came true."""
+        p = plan.was.partition
+        return self._fences.get(p) == plan.fence and self._states.get(p) == plan.was and not plan.was.halted
+
+    def _start(self, plans: Sequence[PartitionPlan], planned: Planned) -> None:
+        """Begin to commit these of the plans."""
+        if len(plans) < len(planned.plans):
+            self._columns.forget()
+        else:
+            self._columns.took(planned)
+        if not plans:
+            return
+        self._ahead = {one.was.partition: one.state for one in plans}
+        self._commit = asyncio.create_task(self._commit_columns(plans))
+
+    async def _commit_columns(self, plans: Sequence[PartitionPlan]) -> None:
         await self._applying(plans)
         try:
             await self._apply(plans)
-        except DataRefusedError:
-            return False
-        return True
+        except DataRefusedError:  # which row it is, the way by records finds out
+            self._by_records = True
+            self._columns.forget()
+        else:
+            await self._applied_all()
+
+    async def _land(self) -> None:
+        """Wait for the commit under way. Raises what it raises."""
+        commit, self._commit = self._commit, None
+        try:
+            if commit is not None:
+                await commit
+        finally:
+            self._ahead = {}
+
+    async def _applied_all(self) -> None:
+        self._progress_at = time.monotonic()
+        await self._log.report(self.group, self.topic, {p: self._states[p].position for p in self._states})
 
     async def _work_by_records(self, records: Sequence[Record]) -> None:
+        self._columns.forget()
+        await self._learn(records)
         items = self._reading.items(records)
         known = await self.replica.load(self.projection, wanted(items))
         revived, known = await self._revive(known)
@@ -216,7 +284,9 @@ class Worker:
             plans = plan(self.projection, self._states, self._fences, items, known, revived=revived, refused=refused)
             await self._applying(plans)
             if await self._commits(plans, refused):
-                return
+                break
+        self._by_records = False
+        await self._applied_all()
 
     async def _applying(self, plans: Sequence[PartitionPlan]) -> None:
         await reached("worker.applying", sum(s.count for s in self._states.values()) + sum(p.applied for p in plans))
@@ -242,6 +312,7 @@ class Worker:
                 self._states[p] = one.state
                 self.applied += one.applied
             else:  # taken by another: what was read is theirs to apply
+                self._columns.forget()
                 self._states.pop(p, None)
                 self._fences = {q: fence for q, fence in self._fences.items() if q != p}
 
@@ -284,12 +355,23 @@ class Worker:
 
     async def _rest(self, stop: asyncio.Event, pause_s: float) -> None:
         """After a fault nothing that is remembered can be trusted: a commit may or may not have happened."""
-        self._topic_state, self._renew_at = None, 0.0
+        await self._abandon()
+        self._topic_state, self._check_at = None, 0.0
         self._states.clear()
+        self._columns.forget()
         await self._close_reader()
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await stop.wait()
+
+    async def _abandon(self) -> None:
+        """Let go of the commit under way, if there is one: whether it happened is read from the replica."""
+        commit, self._commit, self._ahead = self._commit, None, {}
+        if commit is not None:
+            commit.cancel()
+            await asyncio.wait([commit])
+            if not commit.cancelled():
+                commit.exception()
 
     async def _close_reader(self) -> None:
         reader, self._reader = self._reader, None
@@ -300,12 +382,15 @@ class Worker:
         """Give the partitions back, within the time of a lease; after that they run out by themselves. `run` ends with it."""
         await self._close_reader()
         if not self._member:
+            await self._abandon()
             return
         try:
             async with asyncio.timeout(self._lease_s):
+                await self._land()
                 await self.replica.leave(self.projection, self.holder, self._fences.values())
         except (TruecopyError, TimeoutError) as fault:
             _log.warning("%s: could not give the leases back, they run out by themselves: %s", self.projection.id, fault)
+        await self._abandon()
         self._fences, self._member = {}, False
 
 

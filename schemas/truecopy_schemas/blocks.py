@@ -76,6 +76,11 @@ class Columns:
         present = iter(column.convert([value for value in found if value is not None]))
         return [None if value is None else next(present) for value in found]
 
+    def numbers(self, field: str, rows: Sequence[int]) -> list[int | None]:
+        """A timestamp field in these rows, in microseconds since 1970."""
+        found: list[int | None] = self._frame[self._fields[field][0]].gather(rows).to_list()
+        return found
+
     def holds_nul(self, field: str) -> bool:
         """Whether any value of a string field holds U+0000."""
         return bool(self._frame[self._fields[field][0]].str.contains("\0", literal=True).any())
@@ -167,7 +172,7 @@ def _dates(values: _Values) -> _Values:
 
 
 def _datetimes(values: _Values) -> _Values:
-    return [_EPOCH + timedelta(microseconds=value) for value in values]
+    return [_EPOCH + timedelta(0, 0, value) for value in values]
 
 
 def _decimals(precision: int, scale: int) -> tuple[Callable[[Any], Any], Callable[[_Values], _Values]]:

@@ -147,7 +147,7 @@ class MemoryReplica:
     ) -> frozenset[int]:
         """See Replica. The journal is written unless all of `plans` were dropped."""
         lines = [(kind, json.dumps(entry)) for kind, entry in journal]
-        current = self._current(projection, plans) if plans else []
+        current = [plan.expanded() for plan in self._current(projection, plans)] if plans else []
         for key, reason in _refused(projection, current).items():
             raise DataRefusedError(database=self.name, seen=f"{key!r}: {reason}")
         if current:
@@ -159,7 +159,7 @@ class MemoryReplica:
         return frozenset(plan.was.partition for plan in current)
 
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
-        return _refused(projection, plans)
+        return _refused(projection, [plan.expanded() for plan in plans])
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:

@@ -8,6 +8,7 @@ stayed. A projection with several rows per key keeps all its keys there.
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
+from itertools import repeat
 from typing import Any
 
 from truecopy_bus.fold import Head
@@ -68,6 +69,9 @@ def rows_to_put(projection: Projection[Any], plans: Sequence[PartitionPlan], kep
             state = states.get(key)
             head = kept.get(key, _NO_HEAD) if state is None else state.head if _is_plain(state) else _NO_HEAD
             rows.append((*row.values, key, partition, row.hash, *head))
+        for some in plan.copies:
+            heads = zip(*some.heads, strict=True)
+            rows += zip(*some.fields, some.keys, repeat(partition, len(some.keys)), some.hashes, *heads, strict=True)
     return rows
 
 
@@ -77,10 +81,11 @@ async def write_keys(tx: Connection, projection: Projection[Any], plans: Sequenc
     in_rows: set[str] = set()
     if not projection.key:
         in_rows = {key for plan in plans for key, _ in plan.puts if key in plan.keys and _is_plain(plan.keys[key])}
+    copied = [key for plan in plans for some in plan.copies for key in some.keys]
     aside = [key_row(k, plan.was.partition, s) for plan in plans for k, s in plan.keys.items() if k not in in_rows]
     gone = [key for plan in plans for key in plan.forgotten]
-    if in_rows and await tx.fetch(f"SELECT 1 FROM {quoted(shape.name)} LIMIT 1"):
-        gone += in_rows
+    if (in_rows or copied) and await tx.fetch(f"SELECT 1 FROM {quoted(shape.name)} LIMIT 1"):
+        gone += [*in_rows, *copied]
     if gone:
         await tx.drop(shape, ("key",), [(key,) for key in gone])
     kept = {} if projection.key else await _unspoken(tx, projection, plans, aside)

@@ -20,6 +20,7 @@ from truecopy_bus.limits import READ_BYTES_MAX
 from truecopy_bus.logs.kafka import settings as limits
 from truecopy_bus.logs.kafka.closing import closed
 from truecopy_bus.logs.kafka.noise import quiet
+from truecopy_bus.logs.kafka.plain import hand_out_plain, plain
 from truecopy_bus.logs.kafka.settings import KafkaSettings
 from truecopy_bus.record import Outgoing, Record
 
@@ -164,7 +165,8 @@ class Cluster:
             aborted = rest[2] if answer.API_VERSION >= 11 else rest[-2]
             where = TopicPartition(topic, partition)
             # The consumer's own decoder: it checks the CRCs and leaves out what was aborted.
-            return _records(PartitionRecords(where, MemoryRecords(rest[-1]), aborted, offset, None, None, True, READ_COMMITTED))
+            found = PartitionRecords(where, MemoryRecords(rest[-1]), aborted, offset, None, None, True, READ_COMMITTED)
+            return list(plain(found))
 
     async def create(self, topic: str, partitions: int, replication: int, settings: Mapping[str, str]) -> None:
         """Create the topic, or find that it exists. Settings that this broker does not know are a ValueError."""
@@ -339,6 +341,7 @@ class Consumer:
 
     async def start(self) -> None:
         await _started(self._consumer.start(), self._consumer.stop, self._settings)
+        hand_out_plain(self._consumer._fetcher)
 
     async def close(self) -> None:
         if not await closed(self._consumer.stop(), self._settings):
@@ -367,10 +370,10 @@ class Consumer:
             for partition in (*assigned[turn:], *assigned[:turn]):
                 if left := records_max - len(records):
                     found = await self._consumer.getmany(partition, timeout_ms=0, max_records=left)
-                    records += _records(found.get(partition, ()))
+                    records += found.get(partition, ())
             if not records:
                 found = await self._consumer.getmany(timeout_ms=int(wait_s * 1000), max_records=records_max)
-                records = [record for each in found.values() for record in _records(each)]
+                records = [record for each in found.values() for record in each]
         return records
 
 
@@ -378,16 +381,6 @@ def _added(batch: Any, record: Outgoing) -> bool:
     """Whether the record still fitted. The first of a batch always does."""
     added = batch.append(timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=list(record.headers))
     return added is not None
-
-
-def _records(found: Iterable[Any]) -> list[Record]:
-    return [
-        Record(
-            each.partition, each.offset, each.key, each.value, each.timestamp,
-            tuple((name, value or b"") for name, value in each.headers) if each.headers else (),
-        )
-        for each in found
-    ]  # fmt: skip
 
 
 async def _started(starting: Awaitable[None], stop: Any, settings: KafkaSettings) -> None:
