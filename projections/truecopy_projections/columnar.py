@@ -219,7 +219,9 @@ def _way_of(projection: Projection[Any], writer: Writer) -> Way | None:
     if sources is None:
         return None
     pairs = zip(sources, projection.fields, strict=True)
-    texts = tuple(source.event for source, field in pairs if source.event and field.column.kind is Kind.TEXT)
+    texts = tuple(
+        source.event for source, field in pairs if source.event and field.column.kind is Kind.TEXT and not field.restore
+    )
     return Way(writer.fingerprint, block, sources, texts)
 
 

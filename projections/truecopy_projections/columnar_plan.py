@@ -166,7 +166,7 @@ class _Share:
             fields = [source.values(rows.columns, places, keys) for source in rows.way.sources]
             own = list(map(heads.__getitem__, mine))
             copies.append(Copies(keys, fields, list(map(hashes.__getitem__, mine)), own))
-        copied = {name for name in self.rows if self.hashes[name]}
+        copied = {name for name in self.rows if self.hashes.get(name)}
         return PartitionPlan(
             fence=fence,
             was=self.was,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
 from io import BytesIO
+from itertools import accumulate
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -41,6 +42,7 @@ _MICROS = ((_FIRST - _EPOCH) // _MICROSECOND, (_LAST - _EPOCH) // _MICROSECOND)
 _DAYS = (date.min.toordinal() - _EPOCH_DAY, date.max.toordinal() - _EPOCH_DAY)
 _UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 _VARINT_GROUPS = range(1, 10)
+_BRANCHES = {0, 2}
 
 _Values = list[Any]
 
@@ -101,6 +103,7 @@ class BlockDecoder:
         self._header = header.getvalue() + _MARKER
         lengths = [_length(polars.col(name), column) for name, column in named]
         self._length = sum(lengths[1:], lengths[0])
+        self._branches = [sum(lengths[1:at], lengths[0]) for at, (_, column) in enumerate(named) if column.optional]
         self._sound = [
             column.sound(polars.col(name)).all().alias(f"s{at}")
             for at, (name, column) in enumerate(named)
@@ -112,9 +115,11 @@ class BlockDecoder:
         """The decoder of an event's schema; None where it is not eligible, or the extra is not installed."""
         if polars is None:
             return None
-        columns = {field["name"]: _column(field["type"]) for field in schema["fields"]}
+        named: dict[str, Any] = {}
+        columns = {field["name"]: _column(field["type"], named, schema.get("namespace", "")) for field in schema["fields"]}
         if None in columns.values() or list(columns)[:2] != ["_version", "_tx"]:
             return None
+        columns["_version"] = _Column("long", False, _within(1, LONG_MAX), None)
         return cls({name: column for name, column in columns.items() if column is not None})
 
     def decode(self, bodies: Sequence[bytes]) -> Columns | None:
@@ -129,18 +134,25 @@ class BlockDecoder:
             return None
         if frame.height != len(bodies):
             return None
-        lengths = polars.Series("length", list(map(len, bodies)), dtype=polars.Int64)
-        checks = frame.select((self._length == lengths).all(), *self._sound).row(0)
-        return Columns(frame, self._fields) if all(checks) else None
+        lengths = list(map(len, bodies))
+        checks = frame.select((self._length == polars.Series("", lengths, dtype=polars.Int64)).all(), *self._sound).row(0)
+        if not all(checks):
+            return None
+        # polars takes every branch of a union but the first for the second; both branches that there are have one byte.
+        starts = polars.Series("", [0, *accumulate(lengths[:-1])], dtype=polars.Int64)
+        branches = (frame.select(starts + at).to_series().to_list() for at in self._branches)
+        sound = all(set(map(data.__getitem__, places)) <= _BRANCHES for places in branches)
+        return Columns(frame, self._fields) if sound else None
 
 
-def _column(avro: Any) -> _Column | None:
-    """None for a type that is not eligible."""
+def _column(avro: Any, named: dict[str, Any], namespace: str) -> _Column | None:
+    """None for a type that is not eligible. `named` gathers the enums, which are spelled out at their first use only."""
     optional = isinstance(avro, list)
     if optional:
         if len(avro) != 2 or avro[0] != "null":
             return None
         avro = avro[1]
+    avro = named.get(avro, avro) if isinstance(avro, str) else avro
     kind, logical = (avro["type"], avro.get("logicalType")) if isinstance(avro, dict) else (avro, None)
     if logical is None and kind in ("string", "bytes", "double", "float"):
         return _Column(kind, optional, None, None)
@@ -150,6 +162,7 @@ def _column(avro: Any) -> _Column | None:
         return _Column("long", optional, _within(-1, 0), lambda values: [value == -1 for value in values])
     if kind == "enum":
         symbols: list[str] = avro["symbols"]
+        named |= {avro["name"]: avro, f"{avro.get('namespace', namespace)}.{avro['name']}": avro}
         return _Column("long", optional, _within(0, len(symbols) - 1), lambda values: [symbols[at] for at in values])
     match kind, logical:
         case "int", "date":
