@@ -13,7 +13,7 @@ from truecopy_bus.record import Record
 from truecopy_projections.arrival import Reading
 from truecopy_projections.columnar import Batch, Columnar
 from truecopy_projections.columnar_plan import Latest, Planned, plan_columns
-from truecopy_projections.limits import THREAD_RECORDS_MIN, WARM_KEYS_MAX
+from truecopy_projections.limits import COLUMN_RECORDS_MIN, THREAD_RECORDS_MIN, WARM_KEYS_MAX
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
 from truecopy_projections.state import PartitionState, Wanted
@@ -37,6 +37,8 @@ class ColumnarWork:
         `states` are those before the batch; the commit that leads to them may be under way, if it was `took`. Raises like
         Replica.load.
         """
+        if len(records) < COLUMN_RECORDS_MIN:
+            return None
         beside = len(records) >= THREAD_RECORDS_MIN
         batch = await asyncio.to_thread(self._columnar.read, records) if beside else self._columnar.read(records)
         if batch is None:

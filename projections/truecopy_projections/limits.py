@@ -7,6 +7,7 @@ __all__ = [
     "CHECKPOINTS_KEPT",
     "CHECK_POLL_S",
     "CHECK_WAIT_S",
+    "COLUMN_RECORDS_MIN",
     "INCARNATION_CHECK_S",
     "KEYS_PARKED_MAX",
     "PARKED_RETRY_S",
@@ -32,6 +33,8 @@ WAITING_BYTES_MAX = 64 * 1024 * 1024
 """Bytes that wait behind parked keys of a partition before it halts."""
 CHECKPOINTS_KEPT = 10_000
 """Checkpoints kept for each partition: nearly three hours of marks at one a second."""
+COLUMN_RECORDS_MIN = 200
+"""Records from which on a batch is planned by columns: setting a block up takes as long as some hundred records do."""
 THREAD_RECORDS_MIN = 2_000
 """Records from which on a batch is planned beside the event loop: fewer take less than the loop may be kept from its turn."""
 WARM_KEYS_MAX = 131_072

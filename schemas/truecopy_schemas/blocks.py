@@ -101,14 +101,6 @@ class BlockDecoder:
         metadata = {"avro.schema": orjson.dumps(schema), "avro.codec": b"null"}
         fastavro.schemaless_writer(header, {"type": "map", "values": "bytes"}, metadata)
         self._header = header.getvalue() + _MARKER
-        lengths = [_length(polars.col(name), column) for name, column in named]
-        self._length = sum(lengths[1:], lengths[0])
-        self._branches = [sum(lengths[1:at], lengths[0]) for at, (_, column) in enumerate(named) if column.optional]
-        self._sound = [
-            column.sound(polars.col(name)).all().alias(f"s{at}")
-            for at, (name, column) in enumerate(named)
-            if column.sound is not None
-        ]
 
     @classmethod
     def of(cls, schema: AvroSchema) -> BlockDecoder | None:
@@ -134,15 +126,19 @@ class BlockDecoder:
             return None
         if frame.height != len(bodies):
             return None
-        lengths = list(map(len, bodies))
-        checks = frame.select((self._length == polars.Series("", lengths, dtype=polars.Int64)).all(), *self._sound).row(0)
-        if not all(checks):
-            return None
-        # polars takes every branch of a union but the first for the second; both branches that there are have one byte.
-        starts = polars.Series("", [0, *accumulate(lengths[:-1])], dtype=polars.Int64)
-        branches = (frame.select(starts + at).to_series().to_list() for at in self._branches)
-        sound = all(set(map(data.__getitem__, places)) <= _BRANCHES for places in branches)
-        return Columns(frame, self._fields) if sound else None
+        place = polars.Series([0, *accumulate(map(len, bodies[:-1]))], dtype=polars.Int64)
+        for name, column in self._fields.values():
+            values = frame[name]
+            # polars takes every branch of a union but the first for the second; both branches that there are have one byte.
+            if column.optional and not set(map(data.__getitem__, place.to_list())) <= _BRANCHES:
+                return None
+            if column.sound is not None and not column.sound(values).all():
+                return None
+            place = place + _length(values, column)
+            if place[-1] > len(data):
+                return None
+        ends = list(accumulate(map(len, bodies)))
+        return Columns(frame, self._fields) if place.to_list() == ends else None
 
 
 def _column(avro: Any, named: dict[str, Any], namespace: str) -> _Column | None:
@@ -200,22 +196,27 @@ def _decimals(precision: int, scale: int) -> tuple[Callable[[Any], Any], Callabl
     return lambda column: column.map_elements(fits, polars.Boolean), convert
 
 
-def _length(column: Any, how: _Column) -> Any:
-    """The bytes that a value takes in a body."""
+def _length(values: Any, how: _Column) -> Any:
+    """The bytes that each of these values takes in a body."""
     if how.wire in ("string", "bytes"):
-        size = (column.str.len_bytes() if how.wire == "string" else column.bin.size()).cast(polars.Int64)
+        size = (values.str.len_bytes() if how.wire == "string" else values.bin.size()).cast(polars.Int64)
         taken = size + _varint(size)
     elif how.wire in ("double", "float"):
-        taken = polars.when(column.is_null()).then(0).otherwise(8 if how.wire == "double" else 4)
+        taken = values.is_not_null().cast(polars.Int64) * (8 if how.wire == "double" else 4)
     else:
-        taken = _varint(polars.when(column < 0).then(-(column + 1)).otherwise(column))
+        taken = _varint(polars.select(polars.when(values < 0).then(-(values + 1)).otherwise(values)).to_series())
     return taken.fill_null(0) + 1 if how.optional else taken
 
 
 def _varint(size: Any) -> Any:
-    """The bytes of a zigzag number, of its value if it is not negative, else of its complement."""
-    groups = [(size >= 1 << (7 * group - 1)).cast(polars.Int64) for group in _VARINT_GROUPS]
-    return sum(groups, polars.lit(1, dtype=polars.Int64))
+    """The bytes of zigzag numbers, given if not negative, else their complements."""
+    largest = size.max() or 0
+    taken = size * 0 + 1
+    for group in _VARINT_GROUPS:
+        if largest < (bound := 1 << (7 * group - 1)):
+            break
+        taken = taken + (size >= bound).cast(polars.Int64)
+    return taken
 
 
 def _long(value: int) -> bytes:
