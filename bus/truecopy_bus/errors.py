@@ -3,6 +3,7 @@
 from truecopy_schemas.errors import TruecopyError
 
 __all__ = [
+    "AddressError",
     "DataRefusedError",
     "DatabaseUnavailableError",
     "IncarnationError",
@@ -12,6 +13,7 @@ __all__ = [
     "OversizeRecordError",
     "PositionLostError",
     "StoreBehindError",
+    "TableAlteredError",
     "TopicMismatchError",
     "TopicMissingError",
     "TwoLibrariesError",
@@ -47,6 +49,25 @@ class DataRefusedError(TruecopyError):
 
     def __init__(self, *, database: str, seen: str) -> None:
         super().__init__(f"database {database} refused the data: {seen}; change the value or the constraint")
+        self.database, self.seen = database, seen
+
+
+class TableAlteredError(TruecopyError):
+    """A table is not what its statements need: dropped, altered, or never made. Retrying can't help."""
+
+    def __init__(self, *, database: str, seen: str) -> None:
+        super().__init__(
+            f"database {database}: {seen}; expected the tables as Truecopy made them: bring them back from a backup, or let a "
+            "replica begin anew in an empty database, which a worker fills from the log"
+        )
+        self.database, self.seen = database, seen
+
+
+class AddressError(TruecopyError):
+    """The address of a database can't be used as it is. Correct it; trying again can't help."""
+
+    def __init__(self, *, database: str, seen: str) -> None:
+        super().__init__(f"database {database}: its address can't be used: {seen}; correct host, port or options")
         self.database, self.seen = database, seen
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from truecopy_bus.errors import TopicMissingError
 from truecopy_bus.log import Log, identified
 from truecopy_bus.record import TopicState
 from truecopy_bus.registry import Registry
@@ -66,9 +67,10 @@ async def gather(
     wait_s: float = 0.0,
 ) -> Evidence:
     """Wait up to `wait_s` seconds for the replica, then collect. Raises like check."""
-    described = await identified(log, topic)
+    deadline = time.monotonic() + wait_s
+    described = await _appeared(log, topic, deadline)
     await registry.refresh()
-    await _caught_up(projection, replica, described, wait_s)
+    await _caught_up(projection, replica, described, deadline)
     async with replica.snapshot() as snapshot:
         states = await snapshot.states(projection.id)
         if not states:
@@ -145,9 +147,19 @@ def tallied(
     )
 
 
-async def _caught_up(projection: Projection[Any], replica: Replica, topic: TopicState, wait_s: float) -> None:
+async def _appeared(log: Log, topic: str, deadline: float) -> TopicState:
+    """The topic, waited for until `deadline` (monotonic, seconds): its owner makes it with the first event."""
+    while True:
+        try:
+            return await identified(log, topic)
+        except TopicMissingError:
+            if time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(CHECK_POLL_S)
+
+
+async def _caught_up(projection: Projection[Any], replica: Replica, topic: TopicState, deadline: float) -> None:
     """Wait until every partition passed a mark for what the log held, or the time is over: the verdict then tells."""
-    deadline = time.monotonic() + wait_s
     while True:
         async with replica.snapshot() as snapshot:
             states = await snapshot.states(projection.id)

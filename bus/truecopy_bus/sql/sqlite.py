@@ -10,6 +10,7 @@ faster, and read in the caller's thread once the first one, with the waiting and
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -18,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import apsw
 
-from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError, NoTransactionError
+from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError, NoTransactionError, TableAlteredError
 from truecopy_bus.limits import SNAPSHOTS_MAX, STATEMENT_TIMEOUT_S
 from truecopy_bus.sql.port import Connection, Dialect, Row, Shape
 from truecopy_bus.sql.sqlite_session import Session, Synchronous
@@ -62,6 +63,12 @@ _AWAY = {
     15: "locking protocol",
     26: "not a database",
 }
+_ERROR = 1
+_ALTERED = re.compile(
+    r"no such table|no such column|has no column named|cannot modify .* because it is a view|"
+    r"ON CONFLICT clause does not match|has \d+ columns but|cannot (UPDATE|INSERT into) generated column|use DROP VIEW"
+)
+"""What SQLite says of a table that is not the one that was made; the code is that of any other error of a statement."""
 _BAD_ARGUMENT = (OverflowError, ValueError)
 _BAD_ROW = (ArithmeticError, AttributeError, TypeError, ValueError)
 
@@ -88,6 +95,8 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
             raise DataRefusedError(database=name, seen=f"{_REFUSED[code]}: {error}") from error
         if code in _AWAY:
             raise DatabaseUnavailableError(database=name, seen=f"{_AWAY[code]}: {error}") from error
+        if code == _ERROR and _ALTERED.search(str(error)):
+            raise TableAlteredError(database=name, seen=str(error)) from error
         raise
 
 

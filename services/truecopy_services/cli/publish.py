@@ -14,7 +14,7 @@ from truecopy_bus.errors import VersionConflictError
 from truecopy_bus.publish import Change
 from truecopy_schemas import Event, InvalidEventError
 from truecopy_services.cli.screen import Exit, Screen
-from truecopy_services.cli.verb import Verb, app_argument, app_of
+from truecopy_services.cli.verb import Verb, app_argument, app_of, count
 from truecopy_services.errors import UsageError
 from truecopy_services.loading import event_type
 from truecopy_services.service import Service
@@ -38,7 +38,7 @@ def _arguments(parser: ArgumentParser) -> None:
         '{"key", "type", "data", "expect"} are read from standard input'
     )
     parser.add_argument("event", metavar="TYPE KEY JSON", nargs="*", help=told)
-    parser.add_argument("--expect", metavar="N", type=int, help="refuse unless the key is at version N now (0: new)")
+    parser.add_argument("--expect", metavar="N", type=count, help="refuse unless the key is at version N now (0: new)")
 
 
 async def _publish(arguments: Namespace, screen: Screen) -> Exit:
@@ -101,6 +101,8 @@ def _change(text: bytes) -> Change:
     for name, value in line.items():
         if type(value) is not _FIELDS[name] and not (name == "expect" and value is None):
             raise UsageError(f"{name!r} is {type(value).__name__}, expected {_FIELDS[name].__name__}")
+    if (line.get("expect") or 0) < 0:
+        raise UsageError(f"'expect' is {line['expect']}, expected a version: 0 for a new key, or more")
     return line["key"], _event(line["type"], to_json(line["data"])), line.get("expect")
 
 
