@@ -88,7 +88,7 @@ async def gather(
         folded = _folded(projection, reference, states) if reference else {}
         scrubbed, kept = await _scrub(snapshot, projection, states)
         suspects = None if deep else _suspects(states, scrubbed, kept, folded)
-        return Evidence(
+        found = Evidence(
             topic=described,
             deep=deep,
             states=states,
@@ -103,6 +103,8 @@ async def gather(
             folded=folded,
             differences=await drill(projection, snapshot, reference, suspects),
         )
+    await replica.flush()  # nothing counts as proven that a crash could take back
+    return found
 
 
 def judged(checkpoints: Sequence[Checkpoint]) -> dict[int, Checkpoint]:

@@ -120,6 +120,13 @@ class Replica(Protocol):
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]: ...
 
+    async def flush(self) -> None:
+        """Return once all that any snapshot has shown would survive a power failure of the database.
+
+        A reader that was promised "at least this" is answered after it: what a crash takes back was never served.
+        """
+        ...
+
     async def close(self) -> None: ...
 
 

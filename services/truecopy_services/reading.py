@@ -52,6 +52,8 @@ class ReplicaReader(Generic[R]):
         while True:
             stored, seen, why = await self._look(key, token)
             if stored is not None:
+                if token is not None:
+                    await self.replica.flush()  # a crash must not take back what was promised
                 ordered = sorted(stored, key=lambda one: self.projection.sub_key(one.values))
                 return [self.projection.restored(one.values) for one in ordered]
             waited_s = time.monotonic() - began

@@ -256,6 +256,15 @@ class PostgresDatabase:
             await connection.fetch("SELECT 1")
             yield connection
 
+    async def flush(self) -> None:
+        """See Database. A standby holds nothing but what its primary has flushed."""
+        async with self._within() as connection:
+            await connection.fetch("SET LOCAL synchronous_commit = on")
+            # A commit flushes only if its transaction wrote, and this is the smallest thing to write.
+            await connection.fetch(
+                "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_logical_emit_message(true, 'truecopy', '')::text END"
+            )
+
     async def close(self) -> None:
         """Wait for what is open, then close. Cuts it off when that takes too long."""
         pool, self._pool = self._pool, None

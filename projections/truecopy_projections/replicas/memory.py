@@ -167,6 +167,9 @@ class MemoryReplica:
             contents.shared = True
         yield _MemorySnapshot(dict(self._contents), tuple(self._journal))
 
+    async def flush(self) -> None:
+        """Nothing to do: no crash takes back a part of it."""
+
     async def close(self) -> None:
         """Nothing to close: what it holds may still be read."""
 
