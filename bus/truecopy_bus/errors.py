@@ -14,6 +14,7 @@ __all__ = [
     "PositionLostError",
     "StoreBehindError",
     "TableAlteredError",
+    "TopicLostError",
     "TopicMismatchError",
     "TopicMissingError",
     "TwoLibrariesError",
@@ -96,6 +97,18 @@ class TopicMissingError(TruecopyError):
     def __init__(self, *, log: str, topic: str) -> None:
         super().__init__(f"log {log} has no topic {topic!r}; start the owner's relay or create the topic")
         self.log, self.topic = log, topic
+
+
+class TopicLostError(TopicMissingError):
+    """A topic that was filled or followed before is gone, or its beginning is. Bring it back; nothing is made anew."""
+
+    def __init__(self, *, topic: str, seen: str) -> None:
+        TruecopyError.__init__(
+            self,
+            f"topic {topic!r}: {seen}; expected it as it was filled: restore it with its records, from a backup or a mirror; "
+            "nothing is made anew in its place, and what is published meanwhile waits in the outbox",
+        )
+        self.topic, self.seen = topic, seen
 
 
 class TopicMismatchError(TruecopyError):

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from truecopy_bus.errors import TopicMissingError
+from truecopy_bus.errors import TopicLostError, TopicMissingError
 from truecopy_bus.log import Log, identified
 from truecopy_bus.record import TopicState
 from truecopy_bus.registry import Registry
 from truecopy_projections.digest import bucket_of, differing, row_hash, vector
 from truecopy_projections.drill import drill
 from truecopy_projections.errors import UnknownProjectionError
+from truecopy_projections.following import followed
 from truecopy_projections.limits import CHECK_POLL_S
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import Reference, replay
@@ -68,7 +69,7 @@ async def gather(
 ) -> Evidence:
     """Wait up to `wait_s` seconds for the replica, then collect. Raises like check."""
     deadline = time.monotonic() + wait_s
-    described = await _appeared(log, topic, deadline)
+    described = await _appeared(log, topic, replica, projection, deadline)
     await registry.refresh()
     await _caught_up(projection, replica, described, deadline)
     async with replica.snapshot() as snapshot:
@@ -149,13 +150,13 @@ def tallied(
     )
 
 
-async def _appeared(log: Log, topic: str, deadline: float) -> TopicState:
+async def _appeared(log: Log, topic: str, replica: Replica, projection: Projection[Any], deadline: float) -> TopicState:
     """The topic, waited for until `deadline` (monotonic, seconds): its owner makes it with the first event."""
     while True:
         try:
-            return await identified(log, topic)
-        except TopicMissingError:
-            if time.monotonic() >= deadline:
+            return await followed(log, topic, replica, projection.id)
+        except TopicMissingError as fault:
+            if isinstance(fault, TopicLostError) or time.monotonic() >= deadline:
                 raise
         await asyncio.sleep(CHECK_POLL_S)
 

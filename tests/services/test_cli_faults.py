@@ -11,6 +11,7 @@ from typing import Any
 import apsw
 import pytest
 
+from truecopy_bus.logs.sqlite import SQLiteLog
 from truecopy_services.cli import main
 from truecopy_services.cli.status import STATUS
 
@@ -131,6 +132,27 @@ async def test_a_check_waits_for_the_topic_of_the_first_publish(truecopy: Any) -
 
     assert json.loads(out.splitlines()[-1]).get("equal") is True, out
     worker.terminate()
+
+
+async def test_status_shows_what_a_relay_halts_at_with_its_remedy(
+    truecopy: Any, running: Callable[..., Any], tmp_path: Path
+) -> None:
+    process = await running()
+    token = (await truecopy(*DEPOSIT, "--json")).object["token"]
+    await truecopy("get", "bank", "balance", "a1", "--at-least", token)
+    log = SQLiteLog(tmp_path / ".truecopy/log.db")
+    await log.delete("bank.account")
+    await log.close()
+    async with asyncio.timeout(30):
+        while b"is halted" not in await process.stderr.readline():
+            pass
+
+    found, shown = await truecopy("status", "bank", "--json"), await truecopy("status", "bank")
+
+    for said in (found.object["entities"][0]["halted"], " ".join(shown.out.split())):
+        assert "it was deleted from the log, after 1 events" in said
+        assert "restore it with its records" in said
+    assert "start the owner's relay" not in found.out + shown.out
 
 
 def spoil(file: Path, statement: str) -> None:
