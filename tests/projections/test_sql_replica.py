@@ -12,6 +12,7 @@ from truecopy_bus.sql import Database
 from truecopy_bus.sql.address import connect
 from truecopy_projections.errors import OtherServiceError, ProjectionError
 from truecopy_projections.projection import Projection
+from truecopy_projections.replica import Replica
 from truecopy_projections.replicas import MemoryReplica, SqlReplica, open_replica
 from truecopy_projections.state import Reason, Wanted
 from truecopy_projections.testing.replica_plans import (
@@ -174,3 +175,19 @@ async def test_a_dropped_table_is_told_and_not_made_anew(database: Database, tab
 
     with pytest.raises(TableAlteredError, match=table):
         await replica.install(LINES, partitions=2, incarnation=INCARNATION)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+async def test_a_changed_declaration_names_what_differs(database: Database, in_memory: bool) -> None:
+    replica: Replica = MemoryReplica() if in_memory else SqlReplica(database)
+    await taken(replica, LINES)
+    changed = Projection("suite_lines", entity="suite.lines", row=Wider, key="shop")
+
+    with pytest.raises(ProjectionError) as refused:
+        await replica.install(changed, partitions=2, incarnation=INCARNATION)
+
+    told = str(refused.value)
+    assert "column 'note' was not there, is TEXT" in told
+    assert "key was ['shop', 'number'], is ['shop']" in told
+    assert "'amount'" not in told
+    assert "give the new declaration the next number" in told

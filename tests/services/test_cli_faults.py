@@ -1,6 +1,7 @@
 """What the command line says of what nobody planned: odd addresses, altered tables, errors of no class of ours."""
 
 import asyncio
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -28,6 +29,13 @@ ADDRESSES = [
 NEGATIVE = [
     pytest.param([*DEPOSIT, "--expect=-1"], id="--expect"),
     pytest.param(["repair", "bank", "balance", "--rows-max", "-1"], id="--rows-max"),
+]
+
+TWO_WAYS = [
+    pytest.param('{"amount": 5, "amount": 6}', "'amount' is said twice", id="a name said twice"),
+    pytest.param('{"amount": NaN}', "not JSON", id="a NaN"),
+    pytest.param('{"amount": "\\ud800"}', "not JSON", id="half a character"),
+    pytest.param("[" * 100_000, "not JSON", id="too deep"),
 ]
 
 Command = Callable[..., tuple[int, Any, str]]
@@ -100,6 +108,31 @@ def test_a_number_below_0_is_usage(command: Command, words: list[str]) -> None:
 
     assert (code, found["kind"]) == (2, "UsageError")
     assert "-1" in found["error"]
+
+
+@pytest.mark.parametrize(("text", "seen"), TWO_WAYS)
+@pytest.mark.parametrize("how", ["argument", "line"])
+def test_json_that_may_be_read_in_two_ways_is_usage(
+    command: Command, monkeypatch: pytest.MonkeyPatch, how: str, text: str, seen: str
+) -> None:
+    words = ["Deposited", "a1", text] if how == "argument" else []
+    line = f'{{"key": "a1", "type": "Deposited", "data": {text}}}\n'
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(line.encode())))
+
+    code, found, _ = command("publish", "bank", *words)
+
+    assert (code, found["kind"]) == (2, "UsageError")
+    assert seen in found["error"]
+
+
+def test_a_negative_expectation_in_a_line_is_usage(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = b'{"key": "a1", "type": "Deposited", "data": {"amount": 1}, "expect": -1}\n'
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(line)))
+
+    code, found, _ = command("publish", "bank")
+
+    assert (code, found["kind"]) == (2, "UsageError")
+    assert "'expect' is -1" in found["error"]
 
 
 @pytest.mark.parametrize("debug", [False, True], ids=["short", "with its traceback"])

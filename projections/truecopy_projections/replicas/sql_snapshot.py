@@ -10,17 +10,16 @@ from typing import Any
 
 from truecopy_bus.sql import Connection
 from truecopy_bus.sql.statements import listed, quoted
-from truecopy_projections.errors import OtherServiceError, ProjectionError
+from truecopy_projections.errors import OtherServiceError
 from truecopy_projections.limits import SCAN_ROWS
 from truecopy_projections.projection import Projection
-from truecopy_projections.replica import FORMAT, JournalEntry
+from truecopy_projections.replica import FORMAT, JournalEntry, refuse_other_declaration
 from truecopy_projections.replicas.sql_keys import all_keys, load
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
     PARTITIONS,
     WAITING,
     checkpoint_of,
-    declaration,
     key_of,
     meta_statement,
     state_of,
@@ -86,11 +85,8 @@ async def read_meta(connection: Connection, *, name: str) -> dict[str, str]:
 def check(meta: Mapping[str, str], projection: Projection[Any]) -> bool:
     """Whether the replica holds the projection. Raises ProjectionError if it was declared otherwise before."""
     known = meta.get(declared_name(projection.id))
-    if known not in (None, declaration(projection)):
-        raise ProjectionError(
-            f"{projection.id}: the replica holds it declared as {known}, now it is {declaration(projection)}; "
-            "give the new declaration the next number"
-        )
+    if known is not None:
+        refuse_other_declaration(projection, json.loads(known))
     return known is not None
 
 

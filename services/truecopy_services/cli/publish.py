@@ -1,5 +1,6 @@
 """`truecopy publish`: events into an app's store, one from the command line or many as JSON lines."""
 
+import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -92,10 +93,7 @@ def _read() -> Iterator[_Line]:
 
 
 def _change(text: bytes) -> Change:
-    try:
-        line: Any = from_json(text)
-    except ValueError as fault:
-        raise UsageError(f"not JSON: {fault}") from None
+    line = _strictly(text)
     if not isinstance(line, dict) or not {"key", "type", "data"} <= line.keys() <= _FIELDS.keys():
         raise UsageError('a line is an object of "key", "type", "data" and, if it matters, "expect"')
     for name, value in line.items():
@@ -106,8 +104,28 @@ def _change(text: bytes) -> Change:
     return line["key"], _event(line["type"], to_json(line["data"])), line.get("expect")
 
 
+def _strictly(text: bytes) -> Any:
+    """The value of a JSON text. Raises UsageError for what is none, or may be read in two ways: a name said twice, a NaN."""
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UsageError(f"{twice!r} is said twice in one object; say it once")
+        return found
+
+    try:
+        value = from_json(text, allow_inf_nan=False)
+        json.loads(text, object_pairs_hook=distinct)  # which lets pass what the other refuses, and the other way round
+    except ValueError as fault:
+        raise UsageError(f"not JSON: {fault}") from None
+    return value
+
+
 def _event(name: str, text: bytes) -> Event:
     cls = event_type(name)
+    _strictly(text)
     try:
         return cls.model_validate_json(text)
     except ValidationError as fault:
