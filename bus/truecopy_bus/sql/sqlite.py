@@ -56,7 +56,7 @@ _REFUSED = {18: "too big", 19: "constraint", 20: "mismatch"}
 _AWAY = {
     5: "busy",
     6: "locked",
-    8: "read-only",
+    8: "read-only file or folder (readers too need files ending in -wal and -shm beside it)",
     10: "disk error",
     11: "corrupt",
     13: "disk full",
