@@ -1,8 +1,8 @@
 """Reading a replica with a stated consistency: what it holds now, or what it holds once it has reached a token.
 
 A read that demands a token waits a bounded time for the replica to apply it, and then returns rows of one snapshot. It never
-returns older rows instead: a token that is not reached, or whose key is parked, is an error that says which. What it returns is flushed first where commits are
-not, so that a crash of the database can't take back what was promised.
+returns older rows instead: a token that is not reached, or whose key is parked, is an error that says which. Where commits
+are not flushed, it flushes before it answers, so that a crash of the database can't take back what was promised.
 """
 
 import asyncio
