@@ -22,7 +22,7 @@ BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 RUN_S = 60
 COMMANDS = re.compile(r"^ {4}(truecopy .*)$", re.MULTILINE)
 OPTION = re.compile(r"(?<![-\w])--[a-z][a-z-]*")
-NO_SETTINGS = {"TRUECOPY_TEST_KAFKA", "TRUECOPY_TEST_POSTGRES"}
+NO_SETTINGS = {"TRUECOPY_DEBUG", "TRUECOPY_TEST_KAFKA", "TRUECOPY_TEST_POSTGRES"}
 """Variables of tests; all others that a document names are settings."""
 
 

@@ -3,6 +3,7 @@
 from truecopy_schemas.errors import TruecopyError
 
 __all__ = [
+    "AddressError",
     "DataRefusedError",
     "DatabaseUnavailableError",
     "IncarnationError",
@@ -12,6 +13,8 @@ __all__ = [
     "OversizeRecordError",
     "PositionLostError",
     "StoreBehindError",
+    "TableAlteredError",
+    "TopicLostError",
     "TopicMismatchError",
     "TopicMissingError",
     "TwoLibrariesError",
@@ -50,6 +53,25 @@ class DataRefusedError(TruecopyError):
         self.database, self.seen = database, seen
 
 
+class TableAlteredError(TruecopyError):
+    """A table is not what its statements need: dropped, altered, or never made. Retrying can't help."""
+
+    def __init__(self, *, database: str, seen: str) -> None:
+        super().__init__(
+            f"database {database}: {seen}; expected the tables as Truecopy made them: bring them back from a backup, or let a "
+            "replica begin anew in an empty database, which a worker fills from the log"
+        )
+        self.database, self.seen = database, seen
+
+
+class AddressError(TruecopyError):
+    """The address of a database can't be used as it is. Correct it; trying again can't help."""
+
+    def __init__(self, *, database: str, seen: str) -> None:
+        super().__init__(f"database {database}: its address can't be used: {seen}; correct host, port or options")
+        self.database, self.seen = database, seen
+
+
 class NoTransactionError(TruecopyError):
     """A borrowed connection has no transaction open: what is written would not be committed with the caller's own."""
 
@@ -75,6 +97,18 @@ class TopicMissingError(TruecopyError):
     def __init__(self, *, log: str, topic: str) -> None:
         super().__init__(f"log {log} has no topic {topic!r}; start the owner's relay or create the topic")
         self.log, self.topic = log, topic
+
+
+class TopicLostError(TopicMissingError):
+    """A topic that was filled or followed before is gone, or its beginning is. Bring it back; nothing is made anew."""
+
+    def __init__(self, *, topic: str, seen: str) -> None:
+        TruecopyError.__init__(
+            self,
+            f"topic {topic!r}: {seen}; expected it as it was filled: restore it with its records, from a backup or a mirror; "
+            "nothing is made anew in its place, and what is published meanwhile waits in the outbox",
+        )
+        self.topic, self.seen = topic, seen
 
 
 class TopicMismatchError(TruecopyError):

@@ -75,8 +75,9 @@ def element(previous: bytes, key: str, version: int, fingerprint: bytes, body: b
 def fold(known: Head, key: str, version: int, fingerprint: bytes, body: bytes) -> tuple[Verdict, Head]:
     """Decide; do nothing. Returns the verdict and the head after it, which only APPLY moves.
 
-    A duplicate older than the latest version is taken for what it says it is: its predecessor is no longer known, and the
-    owner's digest over the chain already vouches for it.
+    A duplicate older than the latest version is taken for what it says it is: the elements around it are no longer known, so
+    its content is not compared. Whatever it says, it changes neither rows nor digests; what was applied under its version
+    is in the chain, which marks compare.
     """
     if version == known.version + 1:
         return Verdict.APPLY, Head(version, element(known.element, key, version, fingerprint, body), known.element)

@@ -18,10 +18,10 @@ Retrying is not an adapter's job. It says LogUnavailableError within its time li
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from truecopy_bus.errors import TopicMissingError
+from truecopy_bus.errors import TopicLostError, TopicMissingError
 from truecopy_bus.record import Appended, Outgoing, Record, TopicSpec, TopicState
 
-__all__ = ["Log", "Reader", "identified"]
+__all__ = ["Log", "Reader", "identified", "without_beginning"]
 
 
 class Reader(Protocol):
@@ -74,9 +74,18 @@ class Log(Protocol):
 async def identified(log: Log, topic: str) -> TopicState:
     """`describe`, for whoever needs to know which life of the topic it is.
 
-    Raises TopicMissingError also for a topic without an incarnation: it is still being made, or is not ours.
+    Raises TopicMissingError also for a topic that is still being made, and TopicLostError (one of those) for one that holds
+    or held records but has no incarnation: its beginning was deleted, or it is not ours.
     """
     state = await log.describe(topic)
     if state.incarnation is None:
-        raise TopicMissingError(log="(without a genesis)", topic=topic)
+        if any(end for _, end in state.bounds.values()):
+            raise TopicLostError(topic=topic, seen=without_beginning(state))
+        raise TopicMissingError(log="(as far as it is made)", topic=topic)
     return state
+
+
+def without_beginning(state: TopicState) -> str:
+    """What is seen of a topic that has records and no incarnation."""
+    stored = ", ".join(f"{start} to {end}" for _, (start, end) in sorted(state.bounds.items()))
+    return f"neither genesis nor mark is left in it: its beginning was deleted, or it was never Truecopy's (stored: {stored})"

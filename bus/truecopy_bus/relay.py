@@ -18,12 +18,13 @@ import socket
 from collections.abc import Collection
 from contextlib import suppress
 
-from truecopy_bus import leases, outbox
+from truecopy_bus import leases, outbox, relay_halts
 from truecopy_bus.errors import (
     IncarnationError,
     OversizeRecordError,
     PositionLostError,
     StoreBehindError,
+    TopicLostError,
     TopicMismatchError,
     TopicMissingError,
     UnavailableError,
@@ -37,7 +38,7 @@ from truecopy_bus.limits import (
     RELAY_CHECK_S,
     RELAY_POLL_S,
 )
-from truecopy_bus.log import Log
+from truecopy_bus.log import Log, without_beginning
 from truecopy_bus.outage import Outage
 from truecopy_bus.outbox import scope_of
 from truecopy_bus.points import reached
@@ -49,6 +50,7 @@ from truecopy_bus.relay_status import HeldPartition, PartitionStatus, RelayedEnt
 from truecopy_bus.relay_tail import stated
 from truecopy_bus.store import EventStore
 from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, encode
+from truecopy_schemas.errors import TruecopyError
 
 __all__ = ["Relay"]
 
@@ -90,6 +92,7 @@ class Relay:
         self._claims = SchemaClaims(self._database, registry)
         self._entities: dict[str, RelayedEntity] = {}
         self._sent = 0
+        self._told: dict[str, str] | None = None
         self._outage = Outage(_log, "relay, events wait in the outbox")
         self._ensured = False
         self._check_at = self._renew_at = 0.0
@@ -130,7 +133,9 @@ class Relay:
                 if afresh or _now() >= self._renew_at:
                     await self._renew()
                 busy = await self._busy()
-                return sum([await self._advance(entity, busy.get(entity.name, [])) for entity in self._flowing()])
+                moved = sum([await self._advance(entity, busy.get(entity.name, [])) for entity in self._flowing()])
+                await self._tell()
+                return moved
             except UnavailableError:
                 self._check_at = self._renew_at = 0.0
                 raise
@@ -148,6 +153,8 @@ class Relay:
                 for name, entity in sorted(self._entities.items()):
                     fences = [held.fence for held in entity.held.values()]
                     await leases.leave(tx, scope_of(name), self._holder, fences)
+                await relay_halts.tell(tx, self._holder, {})
+            self._told = None
             for entity in self._entities.values():
                 entity.held = {}
             self._renew_at = 0.0
@@ -162,6 +169,14 @@ class Relay:
             refused={fingerprint.hex(): reason for fingerprint, reason in sorted(self._claims.refused.items())},
         )
 
+    async def _tell(self) -> None:
+        """Let other processes know what we halt at, when that has changed."""
+        found = {entity.name: entity.halted for entity in self._entities.values() if entity.halted} | self._claims.halts()
+        if found != self._told:
+            async with self._database.transaction() as tx:
+                await relay_halts.tell(tx, self._holder, found)
+            self._told = found
+
     async def _met_new(self) -> bool:
         return self._store.unread and not (await self._store.entities()).keys() <= self._entities.keys()
 
@@ -173,9 +188,12 @@ class Relay:
                     await leases.prepare(tx, scope_of(name), partitions)
                 self._entities[name] = RelayedEntity(name=name, topic=self._namespace + name, partitions=partitions)
                 self._renew_at = 0.0
+        fault: TruecopyError | None = None
         try:
             await (self._registry.refresh() if self._ensured else self._registry.ensure())
-            self._ensured, fault = True, None
+            self._ensured = True
+        except TopicMissingError as error:
+            fault = TopicLostError(topic=error.topic, seen="it was deleted from the log, and with it what schema ids stand for")
         except _HALTING as error:
             fault = error
         for _, entity in sorted(self._entities.items()):
@@ -191,9 +209,10 @@ class Relay:
     async def _check_topic(self, entity: RelayedEntity) -> None:
         """Raises one of _HALTING unless the topic is the one that was filled so far."""
         async with self._database.snapshot() as read:
-            known = {was.incarnation for was in (await outbox.filled(read, entity.name)).values()}
+            filled = (await outbox.filled(read, entity.name)).values()
+        known = {was.incarnation for was in filled}
         if known:
-            state = await self._log.describe(entity.topic)  # what was filled once is never made anew
+            state = await self._filled_topic(entity, sum(was.events for was in filled))
         else:
             state = await self._log.create(TopicSpec(name=entity.topic, partitions=entity.partitions))
         if state.partitions != entity.partitions or state.incarnation is None:
@@ -203,6 +222,17 @@ class Relay:
             raise IncarnationError(topic=entity.topic, known=min(others), seen=state.incarnation)
         entity.incarnation = state.incarnation
         await self._check_tail(entity, state)
+
+    async def _filled_topic(self, entity: RelayedEntity, events: int) -> TopicState:
+        """The topic that we put so many events into: what was filled once is never made anew. Raises TopicLostError."""
+        try:
+            state = await self._log.describe(entity.topic)
+        except TopicMissingError as error:
+            seen = f"it was deleted from the log, after {events} events had been put into it"
+            raise TopicLostError(topic=entity.topic, seen=seen) from error
+        if state.incarnation is None:
+            raise TopicLostError(topic=entity.topic, seen=without_beginning(state))
+        return state
 
     async def _check_tail(self, entity: RelayedEntity, state: TopicState) -> None:
         """Raises StoreBehindError where the log was filled by a newer store than ours, or by another owner."""

@@ -27,6 +27,7 @@ class SchemaClaims:
         self._database, self._registry = database, registry
         self._ids: dict[bytes, int] = {}
         self._refused: dict[bytes, str] = {}
+        self._subjects: dict[bytes, str] = {}
         self._retry_at: dict[bytes, float] = {}
 
     @property
@@ -39,6 +40,10 @@ class SchemaClaims:
         """Refused fingerprints and the registry's reasons."""
         return self._refused
 
+    def halts(self) -> dict[str, str]:
+        """Subjects whose schema is refused, and the registry's reasons."""
+        return {self._subjects[fingerprint]: reason for fingerprint, reason in self._refused.items()}
+
     async def claim(self, fingerprints: Collection[bytes]) -> None:
         """Afterwards each of `fingerprints` is in `ids` or in `refused`. Raises LogUnavailableError."""
         now = asyncio.get_running_loop().time()
@@ -48,6 +53,7 @@ class SchemaClaims:
         async with self._database.snapshot() as read:
             found = await read.pick(SCHEMAS, ("fingerprint",), [(each,) for each in due])
         schemas = {fingerprint: schema for fingerprint, _, schema in found}
+        self._subjects |= {fingerprint: subject for fingerprint, subject, _ in found}
         for fingerprint in due:
             try:
                 self._ids[fingerprint] = await self._registry.register(orjson.loads(schemas[fingerprint]))

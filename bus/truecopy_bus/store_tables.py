@@ -3,7 +3,8 @@
 `truecopy_events` is the history and the outbox in one: a row is on the log when `published` is 1. Its `id` ascends within
 a transaction; between transactions ids become visible out of order, and nothing here reads by a highest id seen.
 `truecopy_heads` holds the latest version of each key, and the row lock on it is what orders the writers of a key.
-`truecopy_ledger` and `truecopy_relays` are the relay's: what it has put on the log, by key and by partition.
+`truecopy_ledger` and `truecopy_relays` are the relay's: what it has put on the log, by key and by partition; and
+`truecopy_halts` is what it says of itself.
 """
 
 from truecopy_bus.leases import LEASES, MEMBERS
@@ -12,6 +13,7 @@ from truecopy_bus.sql.port import Dialect, Kind, Shape, columns
 __all__ = [
     "ENTITIES",
     "EVENTS",
+    "HALTS",
     "HEADS",
     "LEDGER",
     "RELAYS",
@@ -66,7 +68,12 @@ RELAYS = Shape(
     ),
     key=("entity", "part"),
 )
-STORE_SHAPES = (ENTITIES, HEADS, EVENTS, SCHEMAS, LEDGER, RELAYS, LEASES, MEMBERS)
+HALTS = Shape(
+    name="truecopy_halts",
+    columns=columns(holder=Kind.TEXT, about=Kind.TEXT, why=Kind.TEXT),
+    key=("holder", "about"),
+)
+STORE_SHAPES = (ENTITIES, HEADS, EVENTS, SCHEMAS, LEDGER, RELAYS, HALTS, LEASES, MEMBERS)
 
 
 def store_statements(dialect: Dialect) -> tuple[str, ...]:

@@ -140,6 +140,14 @@ def _holds_nul(value: Any) -> bool:
     return isinstance(value, str) and "\0" in value
 
 
+def _holds_naive(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_holds_naive(part) for pair in value.items() for part in pair)
+    if isinstance(value, list | tuple):
+        return any(map(_holds_naive, value))
+    return isinstance(value, datetime) and value.tzinfo is None
+
+
 def _without_none(annotation: Any) -> tuple[Any, bool]:
     if get_origin(annotation) in (Union, types.UnionType):
         rest = [arg for arg in get_args(annotation) if arg is not type(None)]
@@ -231,7 +239,9 @@ def _ways(name: str, kind: Any, precision: int, scale: int) -> tuple[Callable[[A
     record = isinstance(kind, type) and (issubclass(kind, BaseModel) or is_dataclass(kind))
     if get_origin(kind) in (list, dict, tuple) or record:
         adapter: TypeAdapter[Any] = TypeAdapter(kind)
-        if "uniqueItems" in str(adapter.json_schema()):
+        described = str(adapter.json_schema())
+        may_hold_times = "date-time" in described or "Any" in str(kind)
+        if "uniqueItems" in described:
             raise ProjectionError(f"field {name!r}: a set has no order to be hashed in; use a sorted list")
 
         def document(value: Any) -> str:
@@ -243,6 +253,8 @@ def _ways(name: str, kind: Any, precision: int, scale: int) -> tuple[Callable[[A
                 raise wrong(value, f"a value that JSON can hold ({fault!s:.200})") from None
             if again != found or _holds_nul(orjson.loads(found)):
                 raise wrong(value, "a value that JSON gives back unchanged, without U+0000")
+            if may_hold_times and _holds_naive(adapter.dump_python(value)):
+                raise wrong(value, "datetimes with a time zone")
             return found.decode()
 
         return document, adapter.validate_json, Kind.JSON

@@ -5,6 +5,7 @@ from truecopy_schemas.errors import TruecopyError
 __all__ = [
     "NotEqualError",
     "NotReachedError",
+    "OtherServiceError",
     "ProjectionError",
     "RepairRefusedError",
     "RowRejectedError",
@@ -14,6 +15,17 @@ __all__ = [
 
 class ProjectionError(TruecopyError):
     """A projection is declared wrongly. Change its declaration."""
+
+
+class OtherServiceError(ProjectionError):
+    """The replica's database holds a projection of this name for another service. Part the two."""
+
+    def __init__(self, *, replica: str, projection: str, owner: str, service: str) -> None:
+        super().__init__(
+            f"replica {replica} holds {projection.partition('@')[0]} for service {owner!r}, expected {service!r}: two services "
+            "can't write one table; give each a database (or a PostgreSQL schema, by search_path), or another name"
+        )
+        self.replica, self.projection, self.owner, self.service = replica, projection, owner, service
 
 
 class RowRejectedError(TruecopyError):

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from truecopy_bus.errors import TopicLostError, TopicMissingError
 from truecopy_bus.log import Log, identified
 from truecopy_bus.record import TopicState
 from truecopy_bus.registry import Registry
 from truecopy_projections.digest import bucket_of, differing, row_hash, vector
 from truecopy_projections.drill import drill
 from truecopy_projections.errors import UnknownProjectionError
+from truecopy_projections.following import followed
 from truecopy_projections.limits import CHECK_POLL_S
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import Reference, replay
@@ -66,9 +68,10 @@ async def gather(
     wait_s: float = 0.0,
 ) -> Evidence:
     """Wait up to `wait_s` seconds for the replica, then collect. Raises like check."""
-    described = await identified(log, topic)
+    deadline = time.monotonic() + wait_s
+    described = await _appeared(log, topic, replica, projection, deadline)
     await registry.refresh()
-    await _caught_up(projection, replica, described, wait_s)
+    await _caught_up(projection, replica, described, deadline)
     async with replica.snapshot() as snapshot:
         states = await snapshot.states(projection.id)
         if not states:
@@ -86,7 +89,7 @@ async def gather(
         folded = _folded(projection, reference, states) if reference else {}
         scrubbed, kept = await _scrub(snapshot, projection, states)
         suspects = None if deep else _suspects(states, scrubbed, kept, folded)
-        return Evidence(
+        found = Evidence(
             topic=described,
             deep=deep,
             states=states,
@@ -101,6 +104,8 @@ async def gather(
             folded=folded,
             differences=await drill(projection, snapshot, reference, suspects),
         )
+    await replica.flush()  # nothing counts as proven that a crash could take back
+    return found
 
 
 def judged(checkpoints: Sequence[Checkpoint]) -> dict[int, Checkpoint]:
@@ -145,9 +150,19 @@ def tallied(
     )
 
 
-async def _caught_up(projection: Projection[Any], replica: Replica, topic: TopicState, wait_s: float) -> None:
+async def _appeared(log: Log, topic: str, replica: Replica, projection: Projection[Any], deadline: float) -> TopicState:
+    """The topic, waited for until `deadline` (monotonic, seconds): its owner makes it with the first event."""
+    while True:
+        try:
+            return await followed(log, topic, replica, projection.id)
+        except TopicMissingError as fault:
+            if isinstance(fault, TopicLostError) or time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(CHECK_POLL_S)
+
+
+async def _caught_up(projection: Projection[Any], replica: Replica, topic: TopicState, deadline: float) -> None:
     """Wait until every partition passed a mark for what the log held, or the time is over: the verdict then tells."""
-    deadline = time.monotonic() + wait_s
     while True:
         async with replica.snapshot() as snapshot:
             states = await snapshot.states(projection.id)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from truecopy_bus.errors import TopicMismatchError
 from truecopy_bus.leases import Fence
+from truecopy_projections.errors import ProjectionError
 from truecopy_projections.projection import Projection
 from truecopy_projections.state import (
     Checkpoint,
@@ -30,7 +31,7 @@ from truecopy_projections.state import (
     Wanted,
 )
 
-__all__ = ["FORMAT", "JournalEntry", "Replica", "Snapshot", "refuse_other_partitions"]
+__all__ = ["FORMAT", "JournalEntry", "Replica", "Snapshot", "refuse_other_declaration", "refuse_other_partitions"]
 
 FORMAT = 1
 """Number of the layout of a replica's own tables. A replica with a newer one is refused by name."""
@@ -120,7 +121,37 @@ class Replica(Protocol):
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]: ...
 
+    async def flush(self) -> None:
+        """Return once all that any snapshot has shown would survive a power failure of the database.
+
+        A reader that was promised "at least this" is answered after it: what a crash takes back was never served.
+        """
+        ...
+
     async def close(self) -> None: ...
+
+
+def refuse_other_declaration(projection: Projection[Any], known: Mapping[str, Any]) -> None:
+    """Raises ProjectionError, which names what differs, unless `known` is what `projection.describe()` says."""
+    now = projection.describe()
+    if known == now:
+        return
+    said = [f"{part} was {known.get(part)!r}, is {now[part]!r}" for part in ("entity", "key") if known.get(part) != now[part]]
+    was, own = ({name: _typed(*kind) for name, *kind in columns["columns"]} for columns in (known, now))
+    said += [
+        f"column {name!r} was {was.get(name, 'not there')}, is {own.get(name, 'not there')}"
+        for name in {**was, **own}
+        if was.get(name) != own.get(name)
+    ]
+    raise ProjectionError(
+        f"{projection.id}: the replica holds it declared otherwise: {'; '.join(said) or 'its columns are in another order'}; "
+        "give the new declaration the next number"
+    )
+
+
+def _typed(kind: str, nullable: bool, precision: int, scale: int) -> str:
+    digits = f"({precision}, {scale})" if precision else ""
+    return f"{kind}{digits}{' or null' if nullable else ''}"
 
 
 def refuse_other_partitions(projection: Projection[Any], known: int, partitions: int) -> None:

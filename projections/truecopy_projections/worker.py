@@ -21,7 +21,7 @@ from typing import Any
 from truecopy_bus.errors import DataRefusedError, PositionLostError, TopicMissingError, UnavailableError
 from truecopy_bus.leases import Fence
 from truecopy_bus.limits import LEASE_S, READ_RECORDS_MAX, READ_WAIT_S
-from truecopy_bus.log import Log, Reader, identified
+from truecopy_bus.log import Log, Reader
 from truecopy_bus.outage import Outage
 from truecopy_bus.points import reached
 from truecopy_bus.record import Record, TopicState
@@ -29,6 +29,7 @@ from truecopy_bus.registry import Registry
 from truecopy_projections.arrival import Arrival, Reading
 from truecopy_projections.columnar_plan import Planned
 from truecopy_projections.columnar_work import ColumnarWork
+from truecopy_projections.following import followed
 from truecopy_projections.limits import (
     BATCH_LEASE_SHARE,
     BATCH_RECORDS_FIRST,
@@ -125,7 +126,7 @@ class Worker:
     async def _turn(self) -> int:
         """One round, of which the commit may be left under way."""
         if self._topic_state is None:
-            self._topic_state = await identified(self._log, self.topic)
+            self._topic_state = await followed(self._log, self.topic, self.replica, self.projection.id)
             await self._install(self._topic_state)
             await self._upkeep()
             self._progress_at = time.monotonic()
@@ -193,7 +194,7 @@ class Worker:
 
     async def _check(self, partitions: Collection[int]) -> None:
         """Whether the topic is still the one that these partitions' positions are about; halt or release them by that."""
-        topic = self._topic_state = await identified(self._log, self.topic)
+        topic = self._topic_state = await followed(self._log, self.topic, self.replica, self.projection.id)
         self._check_at = time.monotonic() + INCARNATION_CHECK_S
         for p in partitions:
             state = self._states[p]

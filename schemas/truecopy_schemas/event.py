@@ -4,9 +4,10 @@
         order: UUID
         amount: Annotated[Decimal, Field(max_digits=10, decimal_places=2)]
 
-A "state" event holds the whole state of its key, so a reader may leap over earlier versions that a
-compacted log has dropped; a "delta" event holds a change, so none may be missing. A subclass
-inherits entity, kind and deletes; a class without an entity is abstract.
+A "state" event holds the whole state of its key, a "delta" event holds a change. Today a missing
+version parks the key for either: topics are made to keep everything, so a gap is a loss. The kind is
+in the schema, so that readers of a compacted log can be let leap over state events one day. A
+subclass inherits entity, kind and deletes; a class without an entity is abstract.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Event(Record):
     ValidationError at construction when a value is not what its field declares.
     """
 
+    __outermost__: ClassVar[bool] = True
     __entity__: ClassVar[str] = ""
     __kind__: ClassVar[Kind] = "state"
     __deletes__: ClassVar[bool] = False

@@ -5,7 +5,10 @@ integer, text for a number, misspelt fields. What it leaves open is closed on th
 pydantic compiles for each class, so that there is one guard and it runs at compiled speed:
 
 - integers are bounded to Avro's long, inside whatever bounds the field declares;
-- text must be encodable as UTF-8, which lone surrogates are not;
+- text must be encodable as UTF-8, which lone surrogates are not, and hold no U+0000, for which PostgreSQL has no place:
+  replicas could not carry it alike;
+- a float inside of a list, a map or a nested record must be a number: what holds those in a replica is JSON, which has
+  neither NaN nor infinities. A field of the event itself may be any float;
 - datetimes must know their zone, have at most microseconds, and come out in UTC;
 - decimals come out with exactly the declared scale, are never rounded, and are never read from a
   JSON number with a fraction, because a binary float has already rounded it.
@@ -29,14 +32,16 @@ _SCALARS = frozenset({"bool", "bytes", "date", "datetime", "decimal", "enum", "f
 _INNER_KEYS = ("schema", "items_schema", "keys_schema", "values_schema")
 
 
-def _guarded(schema: Any, *, outermost: bool = False) -> Any:
+def _guarded(schema: Any, *, outermost: bool = False, finite: bool = False) -> Any:
+    """The core schema with its guards; `finite` where floats must be numbers."""
     if schema["type"] in _SCALARS:
-        return _guarded_scalar(schema)
+        return _guarded_scalar(schema | {"allow_inf_nan": False} if finite and schema["type"] == "float" else schema)
     if schema["type"] == "model" and not outermost:
         return schema  # its own class has guarded it
-    inner = {key: _guarded(schema[key]) for key in _INNER_KEYS if isinstance(schema.get(key), dict)}
+    finite = finite or schema["type"] in ("list", "dict")
+    inner = {key: _guarded(schema[key], finite=finite) for key in _INNER_KEYS if isinstance(schema.get(key), dict)}
     if isinstance(schema.get("fields"), dict):
-        inner["fields"] = {name: _guarded(field) for name, field in schema["fields"].items()}
+        inner["fields"] = {name: _guarded(field, finite=finite) for name, field in schema["fields"].items()}
     merged: CoreSchema = schema | inner
     return merged
 
@@ -48,7 +53,8 @@ def _guarded_scalar(schema: Any) -> Any:
             low, high = schema.get("ge", LONG_MIN), schema.get("le", LONG_MAX)
             return strict | {"ge": max(low, LONG_MIN), "le": min(high, LONG_MAX)}
         case "str":  # any length bound makes pydantic read the text as UTF-8, which refuses lone surrogates
-            return strict | {"min_length": schema.get("min_length", 0)}
+            unicode = strict | {"min_length": schema.get("min_length", 0)}
+            return core_schema.no_info_after_validator_function(_without_nul, unicode)
         case "datetime":
             aware = strict | {"tz_constraint": "aware", "microseconds_precision": "error"}
             return core_schema.no_info_after_validator_function(_in_utc, aware)
@@ -59,6 +65,12 @@ def _guarded_scalar(schema: Any) -> Any:
             either = core_schema.json_or_python_schema(from_json, strict)
             return core_schema.no_info_after_validator_function(lambda value: _scaled(value, scale), either)
     return strict
+
+
+def _without_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("the text holds U+0000, which PostgreSQL has no place for; leave it out")
+    return value
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -84,6 +96,9 @@ def _exactly_stated(value: object) -> object:
 class Record(BaseModel):
     """A record nested in an event: frozen, strict, and without fields that nobody declared."""
 
+    __outermost__: ClassVar[bool] = False
+    """Whether its fields are an event's own."""
+
     model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid",
         frozen=True,
@@ -94,5 +109,5 @@ class Record(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        guarded: CoreSchema = _guarded(handler(source), outermost=True)
+        guarded: CoreSchema = _guarded(handler(source), outermost=True, finite=not cls.__outermost__)
         return guarded

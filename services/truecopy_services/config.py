@@ -74,7 +74,8 @@ class Settings(BaseSettings):
     mark_idle_s: float = Field(default=MARK_IDLE_S, gt=0)
     """Between marks while it is not."""
     durable: bool = True
-    """Off: a PostgreSQL replica may acknowledge a commit before its flush; rows and position rewind together."""
+    """Off: a PostgreSQL replica may acknowledge a commit before its flush; rows and position rewind together. A read at a
+    token flushes first."""
 
     @classmethod
     def load(cls, **given: Any) -> Self:

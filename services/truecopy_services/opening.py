@@ -69,7 +69,7 @@ async def open_replica(settings: Settings, service: str) -> tuple[Replica, Datab
     if address == MEMORY:
         return MemoryReplica(), None
     database = await _database("TRUECOPY_REPLICA", address, settings)
-    return SqlReplica(database), database
+    return SqlReplica(database, service=settings.topic_prefix + service), database
 
 
 async def _database(setting: str, address: str, settings: Settings) -> Database:

@@ -1,7 +1,8 @@
 """Reading a replica with a stated consistency: what it holds now, or what it holds once it has reached a token.
 
 A read that demands a token waits a bounded time for the replica to apply it, and then returns rows of one snapshot. It never
-returns older rows instead: a token that is not reached, or whose key is parked, is an error that says which.
+returns older rows instead: a token that is not reached, or whose key is parked, is an error that says which. Where commits
+are not flushed, it flushes before it answers, so that a crash of the database can't take back what was promised.
 """
 
 import asyncio
@@ -52,6 +53,8 @@ class ReplicaReader(Generic[R]):
         while True:
             stored, seen, why = await self._look(key, token)
             if stored is not None:
+                if token is not None:
+                    await self.replica.flush()  # a crash must not take back what was promised
                 ordered = sorted(stored, key=lambda one: self.projection.sub_key(one.values))
                 return [self.projection.restored(one.values) for one in ordered]
             waited_s = time.monotonic() - began

@@ -11,7 +11,9 @@ from typing import Any
 from truecopy_bus.errors import TopicMissingError, UnavailableError
 from truecopy_bus.outbox import scope_of
 from truecopy_bus.record import TopicState
+from truecopy_bus.relay_halts import halts
 from truecopy_bus.sql import Database
+from truecopy_projections.following import followed
 from truecopy_projections.projection import Projection
 from truecopy_projections.state import PartitionState
 from truecopy_services.opening import shown
@@ -53,23 +55,31 @@ class ProjectionStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntityStatus:
-    """An entity that the service owns: events that are not on the log yet, and its relays by partition."""
+    """An entity that the service owns: events that are not on the log yet, and its relays by partition.
+
+    `halted` says why a relay puts nothing into its topic, and what to do.
+    """
 
     entity: str
     partitions: int
     pending: int
     oldest_s: float
+    halted: str | None
     holders: Mapping[int, str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceStatus:
-    """A service. `entities` is None when the store is away; `unreachable` names what is."""
+    """A service. `entities` is None when the store is away; `unreachable` names what is.
+
+    `refused` are subjects whose events wait in the outbox because the registry refuses their schema, with its reasons.
+    """
 
     service: str
     log: str
     entities: tuple[EntityStatus, ...] | None
     projections: tuple[ProjectionStatus, ...]
+    refused: Mapping[str, str] = field(default_factory=dict)
     unreachable: tuple[str, ...] = field(default=())
 
 
@@ -77,19 +87,28 @@ async def status(service: Service, *, log_name: str) -> ServiceStatus:
     """Ask store, log and replica. Raises only for what is no matter of being away."""
     away: dict[str, None] = {}  # in the order of discovery, each once
     entities: tuple[EntityStatus, ...] | None = None
+    refused: dict[str, str] = {}
     try:
         async with answering_within(service.settings.timeout_s, f"store {service.store.database.name}"):
             await service.store.open()
-            entities = await _entities(service)
+            async with service.store.database.snapshot() as read:
+                halted = await halts(read)
+            entities = await _entities(service, halted)
+            refused = {about: why for about, why in halted.items() if about not in {one.entity for one in entities}}
     except UnavailableError as fault:
         away[str(fault)] = None
     projections = tuple([await _projection(service, one, away) for one in service.projections.values()])
     return ServiceStatus(
-        service=service.name, log=log_name, entities=entities, projections=projections, unreachable=tuple(away)
+        service=service.name,
+        log=log_name,
+        entities=entities,
+        projections=projections,
+        refused=refused,
+        unreachable=tuple(away),
     )
 
 
-async def _entities(service: Service) -> tuple[EntityStatus, ...]:
+async def _entities(service: Service, halted: Mapping[str, str]) -> tuple[EntityStatus, ...]:
     found = []
     for entity, partitions in sorted((await service.store.entities()).items()):
         pending = await service.store.pending(entity)
@@ -100,6 +119,7 @@ async def _entities(service: Service) -> tuple[EntityStatus, ...]:
                 partitions=partitions,
                 pending=pending.count,
                 oldest_s=pending.oldest_s,
+                halted=halted.get(entity),
                 holders={p: holders.get(p) for p in range(partitions)},
             )
         )
@@ -113,7 +133,7 @@ async def _projection(service: Service, projection: Projection[Any], away: dict[
     holders: _Holders = None
     try:
         async with answering_within(service.settings.timeout_s, f"log {shown(service.settings.log_of())}"):
-            topic = await service.log.describe(service.topic(projection))
+            topic = await followed(service.log, service.topic(projection), service.replica_adapter, projection.id)
     except UnavailableError as fault:
         away[str(fault)] = None
         unknown.append(f"the log's end and the lag: {fault}")

@@ -11,8 +11,9 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ from truecopy_bus.points import HELD_LINE, HOLD_VARIABLE
 from truecopy_bus.record import Appended, Outgoing, Record, TopicSpec, TopicState
 from truecopy_bus.registry import Registry
 from truecopy_bus.relay import Relay
+from truecopy_bus.relay_halts import halts
 from truecopy_bus.sql.address import connect
 from truecopy_bus.store import EventStore
 from truecopy_schemas.avro_schema import fingerprint
@@ -400,7 +402,61 @@ async def test_a_topic_that_is_gone_is_not_made_again(store: EventStore, memory:
     await store.publish("a", Bought(cents=2))
 
     assert await successor.drain() == 0
-    assert "has no topic" in str(successor.status().entities[ENTITY].halted)
+    said = str(successor.status().entities[ENTITY].halted)
+    assert "it was deleted from the log, after 1 events had been put into it" in said
+    assert "start the owner's relay" not in said, "that is who says it"
+    async with store.database.snapshot() as read:
+        assert await halts(read) == {ENTITY: said}
+
+
+class Beheaded:
+    """A log as Kafka is once retention took the genesis and every mark: nobody can say which life of a topic it holds."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def describe(self, topic: str) -> TopicState:
+        return replace(await self._log.describe(topic), incarnation=None)
+
+
+async def test_a_topic_that_lost_its_beginning_is_told_so(store: EventStore, memory: MemoryLog) -> None:
+    store.partitions = 1
+    await store.publish("a", Bought(cents=1))
+    await Relay(store, memory, Registry(memory), holder="first").drain()
+    successor = Relay(store, Beheaded(memory), Registry(memory), holder="second")
+
+    assert await successor.drain() == 0
+    assert "neither genesis nor mark is left in it" in str(successor.status().entities[ENTITY].halted)
+
+
+async def test_what_a_relay_halts_at_is_told_while_it_lasts(store: EventStore, memory: MemoryLog) -> None:
+    """Also the event type whose schema the registry refuses; and a relay that is gone says nothing any more."""
+    first, second = (Relay(store, memory, Registry(memory), holder=holder) for holder in ("first", "second"))
+    await store.publish("a", Bought(cents=1))
+    await first.drain()
+    await store.publish("b", BoughtInText(cents="1"))
+    await first.drain()
+    kept = memory._topics.pop(ENTITY)
+    await first.step(afresh=True)
+
+    async def said() -> list[str]:
+        async with store.database.snapshot() as read:
+            return sorted(await halts(read))
+
+    assert await said() == [ENTITY, f"{ENTITY}-{ENTITY}.Bought"]
+    memory._topics[ENTITY] = kept
+    await first.step(afresh=True)
+    assert await said() == [f"{ENTITY}-{ENTITY}.Bought"]
+    await first.leave()
+    assert await said() == []
+    await second.drain()
+    assert await said() == [f"{ENTITY}-{ENTITY}.Bought"]
+    async with store.database.transaction() as tx:
+        await tx.fetch("UPDATE truecopy_members SET until_ms = 0")
+    assert await said() == []
 
 
 async def test_a_relay_frozen_between_append_and_record_records_nothing(store: EventStore, memory: MemoryLog) -> None:

@@ -13,7 +13,7 @@ import apsw
 import asyncpg
 import pytest
 
-from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError
+from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError, TableAlteredError
 from truecopy_bus.sql import Column, Connection, Database, Kind, Shape
 from truecopy_bus.sql.address import connect
 
@@ -234,9 +234,23 @@ class DatabaseSuite:
             assert await connection.fetch("SELECT * FROM counts") == []
 
     async def test_a_programming_error_passes_unchanged(self, database: Database) -> None:
-        with pytest.raises((apsw.SQLError, asyncpg.UndefinedTableError)):
+        with pytest.raises((apsw.SQLError, asyncpg.PostgresSyntaxError)):
             async with database.transaction() as connection:
-                await connection.fetch("SELECT * FROM missing")
+                await connection.fetch("SELEC 1")
+
+    @pytest.mark.parametrize("altering", ["DROP TABLE counts", "ALTER TABLE counts RENAME COLUMN count TO counts"])
+    async def test_a_table_that_was_dropped_or_altered_is_told_by_name(self, database: Database, altering: str) -> None:
+        async with database.transaction() as connection:
+            await connection.fetch(altering)
+
+        for call in (
+            lambda connection: connection.pick(COUNTS, ("key",), [("a",)]),
+            lambda connection: connection.put(COUNTS, [("a", 1)]),
+            lambda connection: anext(connection.stream("SELECT key, count FROM counts", rows_max=1)),
+        ):
+            with pytest.raises(TableAlteredError, match=r"count.*expected the tables as Truecopy made them"):
+                async with database.transaction() as connection:
+                    await call(connection)
 
     async def test_a_connection_is_of_no_use_after_its_transaction(self, database: Database) -> None:
         async with database.transaction() as connection:

@@ -284,3 +284,15 @@ async def test_without_its_extra_the_error_says_what_to_install(monkeypatch: pyt
 
     with pytest.raises(ImportError, match=r"pip install truecopy\[postgres\]"):
         await connect("postgresql://host/db")
+
+
+async def test_what_is_read_only_says_what_readers_need(tmp_path: Path) -> None:
+    first = SqliteDatabase(str(tmp_path / "a.db"))
+    await first.install([])
+    await first.close()
+    connection = apsw.Connection(str(tmp_path / "a.db"), apsw.SQLITE_OPEN_READONLY)
+    connection.execute("BEGIN")
+
+    with pytest.raises(DatabaseUnavailableError, match="readers too need files ending in -wal and -shm beside it"):
+        await borrowed(connection).fetch("CREATE TABLE t (i)")
+    connection.close(True)

@@ -68,6 +68,11 @@ def test_six_characters_that_look_like_an_escape_are_text() -> None:
     assert field_of("f", list[str]).store([r"\u0000"]) == r'["\\u0000"]'
 
 
+@dataclass(frozen=True)
+class Visit:
+    times: list[datetime]
+
+
 REFUSED = [
     pytest.param(str, "a\0b", id="U+0000"),
     pytest.param(str, 1, id="an int for a str"),
@@ -79,6 +84,10 @@ REFUSED = [
     pytest.param(Money, Decimal("NaN"), id="not a number"),
     pytest.param(Money, 1.5, id="a float for a decimal"),
     pytest.param(datetime, datetime(2026, 1, 1), id="a naive time"),
+    pytest.param(list[datetime], [datetime(2026, 1, 1)], id="a naive time in a list"),
+    pytest.param(dict[str, list[datetime]], {"a": [datetime(2026, 1, 1)]}, id="a naive time in a list in a map"),
+    pytest.param(list[Any], [datetime(2026, 1, 1)], id="a naive time in a list of anything"),
+    pytest.param(Visit, Visit([datetime(2026, 1, 1)]), id="a naive time in a record"),
     pytest.param(date, datetime(2026, 1, 1, tzinfo=UTC), id="a time for a date"),
     pytest.param(UUID, "x", id="a str for a UUID"),
     pytest.param(bytes, "x", id="a str for bytes"),

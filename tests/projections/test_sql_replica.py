@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from truecopy_bus.errors import TableAlteredError
 from truecopy_bus.sql import Database
 from truecopy_bus.sql.address import connect
-from truecopy_projections.errors import ProjectionError
+from truecopy_projections.errors import OtherServiceError, ProjectionError
 from truecopy_projections.projection import Projection
+from truecopy_projections.replica import Replica
 from truecopy_projections.replicas import MemoryReplica, SqlReplica, open_replica
 from truecopy_projections.state import Reason, Wanted
 from truecopy_projections.testing.replica_plans import (
@@ -145,3 +147,47 @@ async def test_memory_is_an_address_too() -> None:
     assert isinstance(await open_replica("memory:"), MemoryReplica)
     with pytest.raises(ValueError, match="no database has an address"):
         await open_replica("mysql://here")
+
+
+async def test_a_projection_of_another_service_is_refused(database: Database) -> None:
+    """Also under another number: all numbers of a name share the view."""
+    mine, other = SqlReplica(database, service="billing"), SqlReplica(database, service="shop")
+    next_lines = Projection("suite_lines", entity="suite.lines", row=Wider, key="shop", version=2)
+    await taken(mine, LINES)
+    await mine.install(LINES, partitions=2, incarnation=INCARNATION)
+
+    for refused in (
+        other.install(LINES, partitions=2, incarnation=INCARNATION),
+        other.install(next_lines, partitions=2, incarnation=INCARNATION),
+        other.renew(LINES, "repair", [], lease_s=3.0, seize=True),
+    ):
+        with pytest.raises(OtherServiceError, match=r"for service 'billing', expected 'shop'.*give each a database"):
+            await refused
+    await mine.install(next_lines, partitions=2, incarnation=INCARNATION)
+
+
+@pytest.mark.parametrize("table", ["suite_lines__v1", "suite_lines__v1_keys", "truecopy_partitions"])
+async def test_a_dropped_table_is_told_and_not_made_anew(database: Database, table: str) -> None:
+    replica = SqlReplica(database)
+    await taken(replica, LINES)
+    async with database.transaction() as tx:
+        await tx.fetch(f"DROP TABLE {table}" + (" CASCADE" if tx.dialect.name == "postgres" else ""))
+
+    with pytest.raises(TableAlteredError, match=table):
+        await replica.install(LINES, partitions=2, incarnation=INCARNATION)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+async def test_a_changed_declaration_names_what_differs(database: Database, in_memory: bool) -> None:
+    replica: Replica = MemoryReplica() if in_memory else SqlReplica(database)
+    await taken(replica, LINES)
+    changed = Projection("suite_lines", entity="suite.lines", row=Wider, key="shop")
+
+    with pytest.raises(ProjectionError) as refused:
+        await replica.install(changed, partitions=2, incarnation=INCARNATION)
+
+    told = str(refused.value)
+    assert "column 'note' was not there, is TEXT" in told
+    assert "key was ['shop', 'number'], is ['shop']" in told
+    assert "'amount'" not in told
+    assert "give the new declaration the next number" in told

@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.projections.bank import Deposited, balance
 from tests.projections.world import EQUAL, LEASE_S, TOPIC, World, deposit
 
-from truecopy_bus.errors import DatabaseUnavailableError, TopicMismatchError
-from truecopy_bus.record import Outgoing, TopicSpec
+from truecopy_bus.errors import DatabaseUnavailableError, TopicLostError, TopicMismatchError
+from truecopy_bus.record import Outgoing, TopicSpec, TopicState
 from truecopy_bus.sql import connect
 from truecopy_projections.check import check
 from truecopy_projections.replicas import open_replica
@@ -122,6 +123,29 @@ async def test_retention_that_ate_unread_events_halts_by_name_and_the_others_flo
     assert "position lost" in after[0].halted
     assert not after[1].halted
     assert after[1].count > 0
+
+
+@pytest.mark.parametrize("lost", ["the topic", "its beginning"])
+async def test_a_topic_that_was_followed_and_is_gone_is_told_from_one_that_never_was(
+    world: World, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    await deposit(world)
+    await world.settle(balance)
+    if lost == "the topic":
+        await world.log.delete(TOPIC)
+    else:
+        state = replace(await world.log.describe(TOPIC), incarnation=None)
+
+        async def beheaded(_: str) -> TopicState:
+            return state
+
+        monkeypatch.setattr(world.log, "describe", beheaded)  # as on Kafka, once retention took genesis and marks
+    seen = "it was deleted from the log, and balance@1 holds" if lost == "the topic" else "neither genesis nor mark is left"
+
+    with pytest.raises(TopicLostError, match=seen):
+        await world.worker(balance).step()
+    with pytest.raises(TopicLostError, match=seen):
+        await check(balance, world.replica, world.log, world.registry)
 
 
 async def test_a_partition_that_was_halted_flows_again_when_the_log_is_restored(world: World) -> None:

@@ -72,7 +72,7 @@ class Small(Event, entity="shop.customer"):
     tags: list[str] = Field(default_factory=list)
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 NUMBERS = st.integers(LONG_MIN, LONG_MAX)
 MONEY = st.integers(-(10**38) + 1, 10**38 - 1).map(lambda n: Decimal(f"{n}E-4"))
 ADDRESSES = st.builds(Address, street=TEXT, tier=st.sampled_from(Tier), tags=st.lists(TEXT, max_size=2))

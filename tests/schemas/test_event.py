@@ -24,6 +24,7 @@ class Tier(Enum):
 
 class Address(Record):
     street: str
+    height: float = 0.0
 
 
 class Purchase(Event, entity="shop.customer", kind="delta"):
@@ -40,6 +41,7 @@ class Purchase(Event, entity="shop.customer", kind="delta"):
     at: datetime = NOON
     day: date = date(2026, 1, 2)
     order: UUID = UUID(int=1)
+    rates: list[float] = Field(default_factory=list)
     counts: list[int] = Field(default_factory=list)
     times: dict[str, datetime] = Field(default_factory=dict)
     address: Address | None = None
@@ -71,6 +73,11 @@ REFUSED = [
     pytest.param({"note": b"x"}, id="bytes for text"),
     pytest.param({"note": "\ud800"}, id="a lone surrogate"),
     pytest.param({"times": {"\ud800": NOON}}, id="a lone surrogate as a map key"),
+    pytest.param({"note": "a\0b"}, id="U+0000 in text"),
+    pytest.param({"times": {"a\0": NOON}}, id="U+0000 in a map key"),
+    pytest.param({"address": {"street": "\0"}}, id="U+0000 in a nested record"),
+    pytest.param({"rates": [float("nan")]}, id="a NaN in a list"),
+    pytest.param({"address": {"street": "x", "height": float("inf")}}, id="an infinity in a nested record"),
     pytest.param({"seal": "x"}, id="text for bytes"),
     pytest.param({"tier": "gold"}, id="text for an enum"),
     pytest.param({"at": datetime(2026, 1, 2)}, id="a naive datetime"),
@@ -89,7 +96,15 @@ def test_refused_at_construction(values: dict[str, Any]) -> None:
         Purchase(**values)
 
 
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), -0.0])
+def test_a_float_of_its_own_may_be_any(rate: float) -> None:
+    """A replica has a column for it."""
+    assert repr(Purchase(rate=rate).rate) == repr(rate)
+
+
 REFUSED_JSON = [
+    pytest.param('{"note": "\\u0000"}', id="U+0000 in text"),
+    pytest.param('{"rates": [NaN]}', id="a NaN in a list"),
     pytest.param('{"amount": 12.5}', id="a decimal as a binary float"),
     pytest.param('{"amount": 0.10000000000000000000001}', id="a decimal that a float would round"),
     pytest.param('{"at": "2026-01-02T12:00:00"}', id="a naive datetime"),

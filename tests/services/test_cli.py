@@ -73,7 +73,7 @@ def test_usage_is_exit_code_2_and_one_line(words: list[str], capsys: pytest.Capt
 
 @pytest.mark.parametrize(("settings", "words"), AWAY)
 async def test_what_is_away_is_exit_code_3_and_no_password(truecopy: Any, settings: dict[str, str], words: list[str]) -> None:
-    truecopy.settings |= settings | {"TRUECOPY_AT_LEAST_S": "0.2"}
+    truecopy.settings |= settings | {"TRUECOPY_AT_LEAST_S": "0.2", "TRUECOPY_CHECK_WAIT_S": "0.2"}
 
     done = await truecopy(*words, "--json")
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import apsw
 
-from truecopy_bus.errors import LogUnavailableError
+from truecopy_bus.errors import LogUnavailableError, TableAlteredError
 from truecopy_bus.limits import LOG_POLL_S, STATEMENT_TIMEOUT_S
 from truecopy_bus.logs import sqlite_store as store
 from truecopy_bus.logs.chunk import DamagedError, pack, pieces
@@ -76,6 +76,8 @@ class _Connection:
             yield
         except _AWAY as error:
             raise LogUnavailableError(log=self.name, seen=f"{type(error).__name__}: {error}") from error
+        except apsw.SQLError as error:  # every statement is one of ours, so its tables are not
+            raise TableAlteredError(database=self.name, seen=str(error)) from error
 
 
 class SQLiteLog:

@@ -6,6 +6,7 @@ what was refused ran inside `savepoint`.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError
+from truecopy_bus.errors import AddressError, DatabaseUnavailableError, DataRefusedError, TableAlteredError
 from truecopy_bus.limits import CONNECT_TIMEOUT_S, POOL_CONNECTIONS_MAX, STATEMENT_TIMEOUT_S
 from truecopy_bus.sql.port import Connection, Dialect, Row, Shape
 from truecopy_bus.sql.postgres_values import (
@@ -52,13 +53,25 @@ _AWAY = (
     "3D000",  # no such database
     "40001",  # serialization failure
     "40P01",  # deadlock
+    "42501",  # no privilege: it works when it is granted
     "53",  # disk full, out of memory, too many connections
     "55P03",  # lock not available
     "57",  # shutdown, starting up, cancelled by a timeout
     "58",  # I/O error
 )
+_ALTERED = (
+    "3F000",  # no schema to make or find a table in
+    "42P01",  # no such table
+    "42P10",  # no unique constraint where a key was
+    "42703",  # no such column
+    "42804",  # a column of another type
+    "42809",  # a view, or something else, where a table was
+    "42883",  # a comparison that another type does not have
+)
 _LOST = ("connection is closed", "cannot switch to state", "has been released back to the pool")
 _BAD_ROW = (ArithmeticError, AttributeError, TypeError, ValueError)
+_PLACE = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(:(?P<port>[0-9]{0,5}))?")
+_PORT_MAX = 65_535
 _staging_numbers = count(1)
 
 
@@ -71,6 +84,8 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
         state = getattr(error, "sqlstate", None) or ""
         if state.startswith(_REFUSED):
             raise DataRefusedError(database=name, seen=f"{state} {error}") from error
+        if state.startswith(_ALTERED):
+            raise TableAlteredError(database=name, seen=f"{state} {error}") from error
         # A statement that was prepared before a table changed: the next try prepares it anew.
         if state.startswith(_AWAY) or isinstance(error, asyncpg.InvalidCachedStatementError):
             raise DatabaseUnavailableError(database=name, seen=f"{state} {error}") from error
@@ -85,6 +100,18 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
         raise DatabaseUnavailableError(database=name, seen=seen) from error
     except bad_values as error:
         raise DataRefusedError(database=name, seen=str(error)) from error
+
+
+@contextmanager
+def _connecting(name: str) -> Iterator[None]:
+    """As `answering`, while what the address says is tried for the first time."""
+    try:
+        with answering(name):
+            yield
+    except (asyncpg.ClientConfigurationError, asyncpg.UndefinedObjectError, DataRefusedError) as error:
+        raise AddressError(database=name, seen=str(error)) from error
+    except (ValueError, OverflowError) as error:  # what it quotes may be a part of a password
+        raise AddressError(database=name, seen=type(error).__name__) from error
 
 
 class PostgresConnection:
@@ -229,6 +256,15 @@ class PostgresDatabase:
             await connection.fetch("SELECT 1")
             yield connection
 
+    async def flush(self) -> None:
+        """See Database. A standby holds nothing but what its primary has flushed."""
+        async with self._within() as connection:
+            await connection.fetch("SET LOCAL synchronous_commit = on")
+            # A commit flushes only if its transaction wrote, and this is the smallest thing to write.
+            await connection.fetch(
+                "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_logical_emit_message(true, 'truecopy', '')::text END"
+            )
+
     async def close(self) -> None:
         """Wait for what is open, then close. Cuts it off when that takes too long."""
         pool, self._pool = self._pool, None
@@ -251,7 +287,7 @@ class PostgresDatabase:
                 command_timeout=self._timeout_s,
             )
         pool = self._pool
-        with answering(self._name):
+        with _connecting(self._name):
             await pool
             connection = await pool.acquire(timeout=self._timeout_s)
         ours = PostgresConnection(connection, name=self._name, timeout_s=self._timeout_s)
@@ -265,7 +301,21 @@ class PostgresDatabase:
 
 
 def _public_name(url: str) -> str:
-    parts = urlsplit(url)
-    given = parse_qs(parts.query)
-    place = parts.netloc.rpartition("@")[2] or ",".join(given.get("host", []))
+    """The address without user, password and options. Raises ValueError, quoting nothing, where it can't tell them apart."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ValueError(f"the address can't be read: {error}") from None
+    place = parts.netloc.rpartition("@")[2]
+    if "@" in parts.path + parts.query + parts.fragment or not all(map(_is_place, place.split(","))):
+        raise ValueError(
+            "host and port can't be told from the rest; expected postgresql://user:password@host:port/database, with "
+            "/, @, :, ? and # in user or password percent-encoded (%2F, %40, %3A, %3F, %23)"
+        )
+    place = place or ",".join(parse_qs(parts.query).get("host", []))
     return f"postgresql://{place}{parts.path}"
+
+
+def _is_place(text: str) -> bool:
+    found = _PLACE.fullmatch(text)
+    return found is not None and int(found["port"] or 0) <= _PORT_MAX

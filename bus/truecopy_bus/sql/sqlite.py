@@ -10,6 +10,8 @@ faster, and read in the caller's thread once the first one, with the waiting and
 """
 
 import asyncio
+import os
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -18,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 import apsw
 
-from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError, NoTransactionError
+from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError, NoTransactionError, TableAlteredError
 from truecopy_bus.limits import SNAPSHOTS_MAX, STATEMENT_TIMEOUT_S
 from truecopy_bus.sql.port import Connection, Dialect, Row, Shape
 from truecopy_bus.sql.sqlite_session import Session, Synchronous
@@ -54,7 +56,7 @@ _REFUSED = {18: "too big", 19: "constraint", 20: "mismatch"}
 _AWAY = {
     5: "busy",
     6: "locked",
-    8: "read-only",
+    8: "read-only file or folder (readers too need files ending in -wal and -shm beside it)",
     10: "disk error",
     11: "corrupt",
     13: "disk full",
@@ -62,6 +64,12 @@ _AWAY = {
     15: "locking protocol",
     26: "not a database",
 }
+_ERROR = 1
+_ALTERED = re.compile(
+    r"no such table|no such column|has no column named|cannot modify .* because it is a view|"
+    r"ON CONFLICT clause does not match|has \d+ columns but|cannot (UPDATE|INSERT into) generated column|use DROP VIEW"
+)
+"""What SQLite says of a table that is not the one that was made; the code is that of any other error of a statement."""
 _BAD_ARGUMENT = (OverflowError, ValueError)
 _BAD_ROW = (ArithmeticError, AttributeError, TypeError, ValueError)
 
@@ -83,11 +91,15 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
         raise DataRefusedError(database=name, seen=str(error)) from error
     except Exception as error:
         # apsw has `result`; the standard library's `sqlite_errorcode` is extended: its low byte is the primary code.
+        if isinstance(error, OSError):
+            raise DatabaseUnavailableError(database=name, seen=f"its log can't be flushed: {error.strerror}") from error
         code = getattr(error, "result", getattr(error, "sqlite_errorcode", 0)) & 0xFF
         if code in _REFUSED:
             raise DataRefusedError(database=name, seen=f"{_REFUSED[code]}: {error}") from error
         if code in _AWAY:
             raise DatabaseUnavailableError(database=name, seen=f"{_AWAY[code]}: {error}") from error
+        if code == _ERROR and _ALTERED.search(str(error)):
+            raise TableAlteredError(database=name, seen=str(error)) from error
         raise
 
 
@@ -225,6 +237,26 @@ def _decoders(cursor: Any) -> Decoders:
         return ()
 
 
+def _flush(path: str, before: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Flush a write-ahead log unless it is as it was `before`; how it is now (inode, bytes, ns of its last change).
+
+    SQLite holds no lock on this file, so that closing it here drops none. Where there is none, all is in the main file,
+    which SQLite flushes before it lets go of the log.
+    """
+    try:
+        log = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return before
+    try:
+        seen = os.fstat(log)
+        found = (seen.st_ino, seen.st_size, seen.st_mtime_ns)
+        if found != before:
+            os.fsync(log)
+    finally:
+        os.close(log)
+    return found
+
+
 class SqliteDatabase:
     """A SQLite file, or `:memory:`. Opened by its first use; may be used again after `close`.
 
@@ -238,6 +270,8 @@ class SqliteDatabase:
         self._name = f"sqlite:{path}"
         self._timeout_s = timeout_s
         self._in_memory = path == ":memory:"
+        self._flushes = synchronous == "FULL" or self._in_memory
+        self._log_path, self._flushed = f"{path}-wal", (0, 0, 0)
         self._new_session = partial(Session, path, synchronous=synchronous, timeout_s=timeout_s)
         self._writer = self._new_session(writes=True)
         self._writer_free = asyncio.Semaphore(1)
@@ -277,6 +311,12 @@ class SqliteDatabase:
                     yield connection
             finally:
                 self._readers.append(reader)
+
+    async def flush(self) -> None:
+        """See Database. With `synchronous = NORMAL` a commit lies in the write-ahead log, which nobody has flushed yet."""
+        if not self._flushes:
+            with answering(self._name):
+                self._flushed = await asyncio.to_thread(_flush, self._log_path, self._flushed)
 
     async def close(self) -> None:
         """Wait for what is open, then close. Raises DatabaseUnavailableError when that takes too long."""

@@ -111,6 +111,9 @@ class Session:
         connection = apsw.Connection(self._path, apsw.SQLITE_OPEN_READWRITE | create)
         try:
             connection.set_busy_handler(self._wait_for_lock)
+            # Otherwise a quoted name of a column that is gone would be read as a text: "count" as 'count' in every row.
+            connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
+            connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
             self._enter_wal(connection)
             connection.pragma("synchronous", self._synchronous)
             if not self._writes:

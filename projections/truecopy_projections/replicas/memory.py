@@ -18,10 +18,10 @@ from uuid import UUID
 from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.leases import Fence
 from truecopy_bus.sql import Column, Kind
-from truecopy_projections.errors import ProjectionError, UnknownProjectionError
+from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.limits import CHECKPOINTS_KEPT, SCAN_ROWS
 from truecopy_projections.projection import Projection, SubKey
-from truecopy_projections.replica import JournalEntry, Snapshot, refuse_other_partitions
+from truecopy_projections.replica import JournalEntry, Snapshot, refuse_other_declaration, refuse_other_partitions
 from truecopy_projections.replicas.memory_leases import MemoryLeases
 from truecopy_projections.state import (
     Checkpoint,
@@ -107,7 +107,7 @@ class MemoryReplica:
 
     async def install(self, projection: Projection[Any], *, partitions: int, incarnation: str) -> None:
         contents = self._contents.setdefault(projection.id, _Contents(declared=projection.describe()))
-        _check(contents, projection)
+        refuse_other_declaration(projection, contents.declared)
         refuse_other_partitions(projection, len(contents.states), partitions)
         self._leases.setdefault(projection.id, MemoryLeases(self._clock)).prepare(partitions)
         contents = self._changeable(projection)
@@ -166,6 +166,9 @@ class MemoryReplica:
         for contents in self._contents.values():
             contents.shared = True
         yield _MemorySnapshot(dict(self._contents), tuple(self._journal))
+
+    async def flush(self) -> None:
+        """Nothing to do: no crash takes back a part of it."""
 
     async def close(self) -> None:
         """Nothing to close: what it holds may still be read."""
@@ -236,16 +239,8 @@ class _MemorySnapshot:
 
     def _of(self, projection: Projection[Any]) -> _Contents | None:
         if (contents := self._contents.get(projection.id)) is not None:
-            _check(contents, projection)
+            refuse_other_declaration(projection, contents.declared)
         return contents
-
-
-def _check(contents: _Contents, projection: Projection[Any]) -> None:
-    if contents.declared != projection.describe():
-        raise ProjectionError(
-            f"{projection.id}: the replica holds it declared as {contents.declared}, now it is {projection.describe()}; "
-            "give the new declaration the next number"
-        )
 
 
 def _refused(projection: Projection[Any], plans: Sequence[PartitionPlan]) -> dict[str, str]:

@@ -18,7 +18,17 @@ from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot, refuse_other_partitions
 from truecopy_projections.replicas.culprits import culprits
 from truecopy_projections.replicas.sql_keys import load, rows_to_put, write_keys
-from truecopy_projections.replicas.sql_snapshot import FORMAT_NAME, SqlSnapshot, check, declared_name, read_meta
+from truecopy_projections.replicas.sql_snapshot import (
+    FORMAT_NAME,
+    LAZY_NAME,
+    SqlSnapshot,
+    check,
+    declared_name,
+    owner_name,
+    read_meta,
+    refuse_dropped,
+    refuse_other_service,
+)
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
     PARTITIONS,
@@ -46,10 +56,14 @@ _Rows = list[tuple[Any, ...]]
 
 
 class SqlReplica:
-    """A replica in `database`, which it closes with itself. See Replica."""
+    """A replica in `database`, which it closes with itself. See Replica.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    `service` is who writes it: a projection that another service installed before is refused, to be installed or repaired.
+    """
+
+    def __init__(self, database: Database, *, service: str = "") -> None:
+        self._database, self._service = database, service
+        self._lazy = False
         self._unpruned: dict[str, int] = {}
 
     @property
@@ -60,12 +74,21 @@ class SqlReplica:
         dialect = self._database.dialect
         shapes = (*SHARED, projection.shape, keys_shape(projection))
         async with self._database.snapshot() as connection:
-            check(await read_meta(connection, name=self.name), projection)
+            meta = await read_meta(connection, name=self.name)
+            refuse_other_service(meta, projection, self._service, name=self.name)
+            if check(meta, projection):
+                await refuse_dropped(connection, PARTITIONS.name, projection.shape.name, keys_shape(projection).name)
         await self._database.install(shapes, (journal_statement(dialect), view_statement(projection, dialect)))
         async with self._database.transaction() as tx:
-            for name, value in ((FORMAT_NAME, str(FORMAT)), (declared_name(projection.id), declaration(projection))):
-                await _insert_missing(tx, "truecopy_meta", ("name", "value"), "name", (name, value))
-            check(await read_meta(tx, name=self.name), projection)
+            for said in (
+                (FORMAT_NAME, str(FORMAT)),
+                (declared_name(projection.id), declaration(projection)),
+                *([(owner_name(projection), self._service)] if self._service else []),
+            ):
+                await _insert_missing(tx, "truecopy_meta", ("name", "value"), "name", said)
+            meta = await read_meta(tx, name=self.name)
+            refuse_other_service(meta, projection, self._service, name=self.name)
+            check(meta, projection)
             known = await tx.fetch("SELECT COUNT(*) FROM truecopy_partitions WHERE projection = $1", projection.id)
             refuse_other_partitions(projection, known[0][0], partitions)
             await leases.prepare(tx, projection.id, partitions)
@@ -78,6 +101,8 @@ class SqlReplica:
         self, projection: Projection[Any], holder: str, held: Collection[Fence], *, lease_s: float, seize: bool = False
     ) -> Mapping[int, Fence]:
         async with self._database.transaction() as tx:
+            if seize:
+                refuse_other_service(await read_meta(tx, name=self.name), projection, self._service, name=self.name)
             return await leases.renew(tx, projection.id, holder, held, lease_s=lease_s, seize=seize)
 
     async def leave(self, projection: Projection[Any], holder: str, held: Collection[Fence]) -> None:
@@ -109,6 +134,10 @@ class SqlReplica:
         journal: Sequence[tuple[str, JournalEntry]] = (),
     ) -> frozenset[int]:
         """See Replica. The journal is written unless all of `plans` were dropped."""
+        if not (durable or self._lazy):
+            async with self._database.transaction() as tx:
+                await _insert_missing(tx, "truecopy_meta", ("name", "value"), "name", (LAZY_NAME, "yes"))
+            self._lazy = True
         async with self._database.transaction(durable=durable) as tx:
             current = await _current(tx, projection, plans)
             if current:
@@ -126,7 +155,13 @@ class SqlReplica:
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         async with self._database.snapshot() as connection:
-            yield SqlSnapshot(connection, await read_meta(connection, name=self.name))
+            meta = await read_meta(connection, name=self.name)
+            self._lazy = self._lazy or LAZY_NAME in meta
+            yield SqlSnapshot(connection, meta)
+
+    async def flush(self) -> None:
+        if self._lazy or self._database.dialect.name == "sqlite":
+            await self._database.flush()
 
     async def close(self) -> None:
         await self._database.close()

@@ -1,4 +1,8 @@
-"""A snapshot of a replica in SQL: one read transaction, and what of the replica its database held when it began."""
+"""A snapshot of a replica in SQL: one read transaction, and what of the replica its database held when it began.
+
+`truecopy_meta` says, by name, the format, how each projection is declared, which service owns it, and whether commits were
+ever acknowledged before their flush.
+"""
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -6,17 +10,16 @@ from typing import Any
 
 from truecopy_bus.sql import Connection
 from truecopy_bus.sql.statements import listed, quoted
-from truecopy_projections.errors import ProjectionError
+from truecopy_projections.errors import OtherServiceError
 from truecopy_projections.limits import SCAN_ROWS
 from truecopy_projections.projection import Projection
-from truecopy_projections.replica import FORMAT, JournalEntry
+from truecopy_projections.replica import FORMAT, JournalEntry, refuse_other_declaration
 from truecopy_projections.replicas.sql_keys import all_keys, load
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
     PARTITIONS,
     WAITING,
     checkpoint_of,
-    declaration,
     key_of,
     meta_statement,
     state_of,
@@ -26,14 +29,47 @@ from truecopy_projections.replicas.tables import (
 from truecopy_projections.state import Checkpoint, KeyState, PartitionState, StoredRow, Waiting
 from truecopy_schemas.errors import NewerFormatError
 
-__all__ = ["FORMAT_NAME", "SqlSnapshot", "check", "declared_name", "read_meta"]
+__all__ = [
+    "FORMAT_NAME",
+    "LAZY_NAME",
+    "SqlSnapshot",
+    "check",
+    "declared_name",
+    "owner_name",
+    "read_meta",
+    "refuse_dropped",
+    "refuse_other_service",
+]
 
 FORMAT_NAME = "format"
+LAZY_NAME = "lazy"
+"""Said before the first commit that PostgreSQL may acknowledge before its flush. SQLite knows by itself."""
 
 
 def declared_name(projection: str) -> str:
     """The name under which a projection's declaration is remembered."""
     return f"projection:{projection}"
+
+
+def owner_name(projection: Projection[Any]) -> str:
+    """The name under which the service of a projection is remembered. All numbers of it share one view, and so one owner."""
+    return f"owner:{projection.name}"
+
+
+def refuse_other_service(meta: Mapping[str, str], projection: Projection[Any], service: str, *, name: str) -> None:
+    """Raises OtherServiceError where the replica called `name` holds the projection for another service than `service`.
+
+    "" is whoever uses the packages without declaring a service: it owns nothing, and is refused nothing.
+    """
+    owner = meta.get(owner_name(projection))
+    if service and owner not in (None, service):
+        raise OtherServiceError(replica=name, projection=projection.id, owner=owner, service=service)
+
+
+async def refuse_dropped(connection: Connection, *tables: str) -> None:
+    """Raises TableAlteredError for the first that is not there: made anew it would be empty, and nothing fill it again."""
+    for table in tables:
+        await connection.fetch(f"SELECT 1 FROM {quoted(table)} LIMIT 0")
 
 
 async def read_meta(connection: Connection, *, name: str) -> dict[str, str]:
@@ -49,11 +85,8 @@ async def read_meta(connection: Connection, *, name: str) -> dict[str, str]:
 def check(meta: Mapping[str, str], projection: Projection[Any]) -> bool:
     """Whether the replica holds the projection. Raises ProjectionError if it was declared otherwise before."""
     known = meta.get(declared_name(projection.id))
-    if known not in (None, declaration(projection)):
-        raise ProjectionError(
-            f"{projection.id}: the replica holds it declared as {known}, now it is {declaration(projection)}; "
-            "give the new declaration the next number"
-        )
+    if known is not None:
+        refuse_other_declaration(projection, json.loads(known))
     return known is not None
 
 

@@ -1,14 +1,15 @@
-"""The command line: one table of verbs, `--json` for each, four exit codes, and no traceback for an error of ours."""
+"""The command line: one table of verbs, `--json` for each, five exit codes, and no traceback that was not asked for."""
 
 import asyncio
 import logging
 import os
 import sys
+import traceback
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import NoReturn
 
-from truecopy_bus.errors import InvalidTokenError, TopicMissingError, UnavailableError
+from truecopy_bus.errors import AddressError, InvalidTokenError, TopicMissingError, UnavailableError
 from truecopy_projections.errors import NotReachedError, ProjectionError, UnknownProjectionError
 from truecopy_schemas.errors import InvalidEventError, InvalidSchemaError, TruecopyError
 from truecopy_services.cli.check import CHECK
@@ -31,6 +32,7 @@ EXITS: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
     (
         (
             UsageError,
+            AddressError,
             DeclarationError,
             InvalidEventError,
             InvalidSchemaError,
@@ -42,6 +44,9 @@ EXITS: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
     ((TruecopyError,), Exit.FAILED),
 )
 """The first row that an error is of decides its exit code."""
+
+
+DEBUG_VARIABLE = "TRUECOPY_DEBUG"
 
 
 class _Parser(ArgumentParser):
@@ -60,7 +65,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return int(asyncio.run(arguments.act(arguments, screen)))
     except TruecopyError as fault:
         code = next(code for classes, code in EXITS if isinstance(fault, classes))
-        screen.fail(str(fault), code)
+        _trace()
+        screen.fail(str(fault), code, kind=type(fault).__name__)
         return int(code)
     except BrokenPipeError:
         # Whoever read our output has gone; the interpreter's last flush must not complain of it either.
@@ -68,6 +74,24 @@ def main(words: Sequence[str] | None = None) -> int:
         return int(Exit.FAILED)
     except KeyboardInterrupt:
         return 130
+    except Exception as fault:  # the last resort: a script reads an object and a code here too
+        _trace()
+        screen.fail(_unexpected(fault), Exit.UNEXPECTED, kind="unexpected")
+        return int(Exit.UNEXPECTED)
+
+
+def _trace() -> None:
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exc()
+
+
+def _unexpected(fault: Exception) -> str:
+    """What is no error of ours, by class and place: its text may quote an address with its password."""
+    place = traceback.extract_tb(fault.__traceback__)[-1]
+    return (
+        f"unexpected {type(fault).__name__} at {os.path.basename(place.filename)}:{place.lineno}, expected none: a fault of "
+        f"Truecopy or of the app; set {DEBUG_VARIABLE}=1 and do it again to see the traceback, which may quote data"
+    )
 
 
 def _parser() -> ArgumentParser:

@@ -2,10 +2,12 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 
 from rich.markup import escape
 from rich.table import Table
 
+from truecopy_bus.errors import TopicMissingError
 from truecopy_projections.verdicts import Report, Verdict
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import Verb, app_argument, app_of
@@ -35,7 +37,8 @@ async def _check(arguments: Namespace, screen: Screen) -> Exit:
     async with app.open(store=False) as service:
         for projection in projections:
             async with answering_within(service.settings.timeout_s, f"log and replica of {projection.id}"):
-                await service.log.describe(service.topic(projection))
+                with suppress(TopicMissingError):  # the check itself waits for it: its owner may just be making it
+                    await service.log.describe(service.topic(projection))
                 async with service.replica_adapter.snapshot():
                     pass
             with screen.console.status(f"checking {projection.id}"):

@@ -1,5 +1,6 @@
 """`truecopy publish`: events into an app's store, one from the command line or many as JSON lines."""
 
+import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from truecopy_bus.errors import VersionConflictError
 from truecopy_bus.publish import Change
 from truecopy_schemas import Event, InvalidEventError
 from truecopy_services.cli.screen import Exit, Screen
-from truecopy_services.cli.verb import Verb, app_argument, app_of
+from truecopy_services.cli.verb import Verb, app_argument, app_of, count
 from truecopy_services.errors import UsageError
 from truecopy_services.loading import event_type
 from truecopy_services.service import Service
@@ -38,7 +39,7 @@ def _arguments(parser: ArgumentParser) -> None:
         '{"key", "type", "data", "expect"} are read from standard input'
     )
     parser.add_argument("event", metavar="TYPE KEY JSON", nargs="*", help=told)
-    parser.add_argument("--expect", metavar="N", type=int, help="refuse unless the key is at version N now (0: new)")
+    parser.add_argument("--expect", metavar="N", type=count, help="refuse unless the key is at version N now (0: new)")
 
 
 async def _publish(arguments: Namespace, screen: Screen) -> Exit:
@@ -92,20 +93,39 @@ def _read() -> Iterator[_Line]:
 
 
 def _change(text: bytes) -> Change:
-    try:
-        line: Any = from_json(text)
-    except ValueError as fault:
-        raise UsageError(f"not JSON: {fault}") from None
+    line = _strictly(text)
     if not isinstance(line, dict) or not {"key", "type", "data"} <= line.keys() <= _FIELDS.keys():
         raise UsageError('a line is an object of "key", "type", "data" and, if it matters, "expect"')
     for name, value in line.items():
         if type(value) is not _FIELDS[name] and not (name == "expect" and value is None):
             raise UsageError(f"{name!r} is {type(value).__name__}, expected {_FIELDS[name].__name__}")
+    if (line.get("expect") or 0) < 0:
+        raise UsageError(f"'expect' is {line['expect']}, expected a version: 0 for a new key, or more")
     return line["key"], _event(line["type"], to_json(line["data"])), line.get("expect")
+
+
+def _strictly(text: bytes) -> Any:
+    """The value of a JSON text. Raises UsageError for what is none, or may be read in two ways: a name said twice, a NaN."""
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UsageError(f"{twice!r} is said twice in one object; say it once")
+        return found
+
+    try:
+        value = from_json(text, allow_inf_nan=False)
+        json.loads(text, object_pairs_hook=distinct)  # which lets pass what the other refuses, and the other way round
+    except ValueError as fault:
+        raise UsageError(f"not JSON: {fault}") from None
+    return value
 
 
 def _event(name: str, text: bytes) -> Event:
     cls = event_type(name)
+    _strictly(text)
     try:
         return cls.model_validate_json(text)
     except ValidationError as fault:

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from truecopy_projections.limits import REPAIR_ROWS_MAX
 from truecopy_services.cli.check import DIFFERENCES_SHOWN
 from truecopy_services.cli.screen import Exit, Screen
-from truecopy_services.cli.verb import Verb, app_argument, app_of
+from truecopy_services.cli.verb import Verb, app_argument, app_of, count
 from truecopy_services.working import answering_within
 
 __all__ = ["REPAIR"]
@@ -15,7 +15,7 @@ def _arguments(parser: ArgumentParser) -> None:
     app_argument(parser)
     parser.add_argument("projection", metavar="PROJECTION")
     parser.add_argument("--apply", action="store_true", help="change the rows; without it they are only named")
-    parser.add_argument("--rows-max", type=int, default=REPAIR_ROWS_MAX, metavar="N", help="refuse to change more rows")
+    parser.add_argument("--rows-max", type=count, default=REPAIR_ROWS_MAX, metavar="N", help="refuse to change more rows")
 
 
 async def _repair(arguments: Namespace, screen: Screen) -> Exit:

@@ -16,12 +16,13 @@ PLAIN_COLUMNS = 120
 
 
 class Exit(IntEnum):
-    """The exit codes. There is no fifth; what is no error of ours ends as Python ends it."""
+    """The exit codes. There is no sixth."""
 
     GOOD = 0
     FAILED = 1
     USAGE = 2
     UNREACHABLE = 3
+    UNEXPECTED = 4
 
 
 class Screen:
@@ -42,7 +43,7 @@ class Screen:
             sys.stdout.write(to_json(dict(found)).decode() + "\n")
             sys.stdout.flush()
 
-    def fail(self, message: str, code: Exit) -> None:
-        """One line that says what is wrong and what to do."""
+    def fail(self, message: str, code: Exit, *, kind: str) -> None:
+        """One line that says what is wrong and what to do. `kind` is the error's class, or "unexpected"."""
         print(f"truecopy: {' '.join(message.split())}", file=sys.stderr)
-        self.finish({"error": message, "exit": int(code)})
+        self.finish({"error": message, "kind": kind, "exit": int(code)})

@@ -31,6 +31,10 @@ async def _status(arguments: Namespace, screen: Screen) -> Exit:
         relay = ", ".join(holders) or "no relay is running"
         oldest = f", the oldest for {entity.oldest_s:.1f} s" if entity.pending else ""
         screen.say(f"outbox of {entity.entity}: {entity.pending} events wait{oldest}; {relay}")
+        if entity.halted:
+            screen.say(f"relay of {entity.entity} is halted: {entity.halted}")
+    for subject, why in found.refused.items():
+        screen.say(f"relay: events of {subject} are refused: {why}")
     if found.entities is None:
         screen.say("outbox: unknown")
     for projection in found.projections:

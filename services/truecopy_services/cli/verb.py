@@ -1,7 +1,7 @@
 """The shape of a verb, and the arguments that verbs share."""
 
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.errors import UsageError
 from truecopy_services.loading import load_app
 
-__all__ = ["APP_VARIABLE", "Verb", "app_argument", "app_of"]
+__all__ = ["APP_VARIABLE", "Verb", "app_argument", "app_of", "count"]
 
 APP_VARIABLE = "TRUECOPY_APP"
 
@@ -37,3 +37,10 @@ def app_of(given: str | None) -> Truecopy:
     if not name:
         raise UsageError(f"no app was named; give module or module:attribute, or set {APP_VARIABLE}")
     return load_app(name)
+
+
+def count(text: str) -> int:
+    """A number of an option that can't be below 0."""
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is no number from 0 on")
+    return int(text)
