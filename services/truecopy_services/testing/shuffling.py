@@ -1,0 +1,119 @@
+"""A log that delivers as a bad day does, again and again the same: another order of keys, records twice, odd batches.
+
+What it does is what the guarantees allow. Relays that overlap interleave the keys of a partition differently and send records
+again; readers get the partitions in any turn, and any number of records at a time. The order within a key is kept, and so is
+the place of a mark behind what it states. Everything is drawn from the seed and the name of what it is drawn for, so a seed
+gives the same delivery again, whatever runs beside it.
+
+What came in is kept in order beside it, in a log in memory: the delivery to compare with.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from random import Random
+
+from truecopy_bus.errors import TopicMissingError
+from truecopy_bus.log import Log, Reader
+from truecopy_bus.logs.memory import MemoryLog
+from truecopy_bus.record import Appended, Outgoing, Record, TopicSpec, TopicState
+from truecopy_bus.registry import SCHEMAS_TOPIC
+from truecopy_schemas.control import CONTROL_KEY
+from truecopy_services.errors import UsageError
+
+__all__ = ["ShufflingLog", "interleaved", "repeated"]
+
+READ_RECORDS_MAX = 7
+"""Records that one read gives at most: few, so that batches end between any two events of a small test."""
+
+
+class ShufflingLog:
+    """The log port over `inner`, whose topics must all be new. `duplicates` is the share of records that come twice."""
+
+    def __init__(self, inner: Log, *, seed: int, shuffle: bool, duplicates: float) -> None:
+        self.inner, self.ordered = inner, MemoryLog()
+        self._seed, self._shuffle, self._duplicates = seed, shuffle, duplicates
+        self._appends: dict[tuple[str, int], Random] = {}
+        self._late: dict[tuple[str, int], list[Outgoing]] = {}
+        self._readers = 0
+
+    async def create(self, topic: TopicSpec) -> TopicState:
+        """Raises UsageError for a topic that was there before: nobody knows its order."""
+        try:
+            await self.ordered.describe(topic.name)
+        except TopicMissingError:
+            try:
+                await self.inner.describe(topic.name)
+            except TopicMissingError:
+                await self.ordered.create(topic)
+            else:
+                raise UsageError(f"the log has a topic {topic.name!r} already; shuffled delivery needs an empty one") from None
+        return await self.inner.create(topic)
+
+    async def describe(self, topic: str) -> TopicState:
+        return await self.inner.describe(topic)
+
+    async def append(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
+        if topic.endswith(SCHEMAS_TOPIC) or any(record.key == CONTROL_KEY for record in records):
+            return await self.inner.append(topic, partition, records)
+        await self.ordered.append(topic, partition, records)
+        place = topic, partition
+        random = self._appends.setdefault(place, Random(f"{self._seed}/append/{topic}/{partition}"))
+        sent, self._late[place] = repeated([*self._late.get(place, ())], records, self._duplicates, random)
+        return await self.inner.append(topic, partition, interleaved(sent, random) if self._shuffle else sent)
+
+    def reader(self, topic: str) -> Reader:
+        inner = self.inner.reader(topic)
+        if not self._shuffle or topic.endswith(SCHEMAS_TOPIC):
+            return inner
+        self._readers += 1
+        return _ShufflingReader(inner, Random(f"{self._seed}/reader/{self._readers}"))
+
+    async def report(self, group: str, topic: str, positions: Mapping[int, int]) -> None:
+        await self.inner.report(group, topic, positions)
+
+    async def close(self) -> None:
+        await self.inner.close()
+        await self.ordered.close()
+
+
+class _ShufflingReader:
+    def __init__(self, inner: Reader, random: Random) -> None:
+        self._inner, self._random = inner, random
+
+    async def read(self, positions: Mapping[int, int], *, records_max: int, wait_s: float) -> Sequence[Record]:
+        most = self._random.randint(1, min(records_max, READ_RECORDS_MAX))
+        some = self._random.sample(sorted(positions), self._random.randint(1, len(positions))) if positions else []
+        turn = {partition: positions[partition] for partition in some}
+        records = await self._inner.read(turn, records_max=most, wait_s=0) if turn else ()
+        return records or await self._inner.read(positions, records_max=most, wait_s=wait_s)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def repeated(
+    late: Sequence[Outgoing], records: Sequence[Outgoing], share: float, random: Random
+) -> tuple[list[Outgoing], list[Outgoing]]:
+    """What is sent now, and what is sent once more the next time. Each of `records` is sent, some twice, now or later.
+
+    `late` are those that an earlier call put off. A second copy comes after its first one, anywhere.
+    """
+    sent, put_off = list(records), list[Outgoing]()
+    for record in records:
+        if random.random() < share:
+            if random.random() < 0.5:
+                put_off.append(record)
+            else:
+                sent.insert(random.randint(sent.index(record) + 1, len(sent)), record)
+    for record in late:
+        sent.insert(random.randint(0, len(sent)), record)
+    return sent, put_off
+
+
+def interleaved(records: Sequence[Outgoing], random: Random) -> list[Outgoing]:
+    """The records in another order of keys; those of one key keep theirs."""
+    turns = [record.key for record in records]
+    random.shuffle(turns)
+    queues: dict[bytes | None, Iterator[Outgoing]] = {
+        key: iter([record for record in records if record.key == key]) for key in {record.key for record in records}
+    }
+    return [next(queues[key]) for key in turns]
