@@ -98,7 +98,7 @@ async def test_no_setting_of_the_outside_is_read_and_nothing_is_left(monkeypatch
     async with app.test() as service:
         await service.publish("a1", Deposited(amount=5))
 
-    assert os.listdir(tmp_path) == []  # noqa: ASYNC240
+    assert os.listdir(tmp_path) == []
 
 
 async def test_files_of_a_folder_can_be_opened_again(tmp_path: Path) -> None:
