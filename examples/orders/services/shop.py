@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from decimal import Decimal
 
-from schemas import LineAdded, Placed
 from truecopy_services import Event, Service, Token, Truecopy
+
+from schemas import LineAdded, Placed
 
 __all__ = ["OutOfStockError", "place", "restock", "shop"]
 
@@ -22,14 +23,14 @@ async def restock(service: Service, product: str, quantity: int) -> None:
     async with service.store.transaction() as tx:
         await tx.execute("CREATE TABLE IF NOT EXISTS stock (product TEXT PRIMARY KEY, quantity INTEGER NOT NULL)")
         await tx.execute(
-            "INSERT INTO stock VALUES ($1, $2) ON CONFLICT (product) DO UPDATE SET quantity = stock.quantity + excluded.quantity",
+            "INSERT INTO stock VALUES ($1, $2) ON CONFLICT (product) DO UPDATE SET quantity = stock.quantity + $2",
             product,
             quantity,
         )
 
 
 async def place(service: Service, order: str, customer: str, lines: Mapping[str, int]) -> Token:
-    """Take the goods and publish the order, both or neither. Raises OutOfStockError, and VersionConflictError for a known order.
+    """Take the goods and publish the order, both or neither. Raises OutOfStockError; VersionConflictError for a known order.
 
     The token that comes back, of the order's last event, makes a reader wait until it sees all of it.
     """

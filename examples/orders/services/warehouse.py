@@ -5,8 +5,9 @@ from decimal import Decimal
 from typing import Annotated
 
 from pydantic import Field
-from schemas import Cancelled, LineAdded, Paid, Placed
 from truecopy_services import EVERY_ROW, Change, Truecopy
+
+from schemas import Cancelled, LineAdded, Paid, Placed
 
 __all__ = ["Order", "Pick", "orders", "picks", "warehouse"]
 

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 import pytest
+
 from schemas import Cancelled, Paid
 from services.shop import place, restock, shop
 from services.warehouse import Order, orders, warehouse

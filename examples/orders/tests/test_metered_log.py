@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from truecopy_bus import Log, MemoryLog
+from truecopy_bus.testing import LogSuite
+
 from services.metered_log import MeteredLog
 from services.shop import place, restock
 from services.warehouse import warehouse
-from truecopy_bus import Log, MemoryLog
-from truecopy_bus.testing import LogSuite
 
 
 class TestMeteredLog(LogSuite):

@@ -2,9 +2,10 @@
 
 from decimal import Decimal
 
+from truecopy_projections.testing import given
+
 from schemas import Cancelled, LineAdded, Paid, Placed
 from services.warehouse import Order, Pick, orders, picks
-from truecopy_projections.testing import given
 
 PLACED = Placed(customer="c1")
 APPLES = LineAdded(product="apple", quantity=3, price=Decimal("0.50"))

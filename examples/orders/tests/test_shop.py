@@ -3,10 +3,11 @@
 from decimal import Decimal
 
 import pytest
+from truecopy_services import NotReachedError, Verdict, VersionConflictError
+
 from schemas import Paid
 from services.shop import OutOfStockError, place, restock, shop
 from services.warehouse import Order, Pick, orders, picks, warehouse
-from truecopy_services import NotReachedError, Verdict, VersionConflictError
 
 
 async def test_an_order_reaches_the_warehouse() -> None:
