@@ -11,7 +11,7 @@ import pytest
 
 from truecopy_bus.log import Reader
 from truecopy_bus.logs.memory import MemoryLog
-from truecopy_bus.record import Record
+from truecopy_bus.record import Record, TopicSpec
 from truecopy_projections import MemoryReplica
 from truecopy_services import Change, Event, NotReachedError, Projection, Service, Truecopy, Verdict
 from truecopy_services.errors import UsageError
@@ -108,6 +108,10 @@ async def test_files_of_a_folder_can_be_opened_again(tmp_path: Path) -> None:
             token = await service.publish("a1", Deposited(amount=5))
             assert await service.get(balances, "a1", at_least=token) == Balance(amount)
 
+    async with app.test(folder=tmp_path / "another", shuffle=True, duplicates=0.2) as service:
+        await service.publish_many((f"a{n % 3}", Deposited(amount=1)) for n in range(9))
+        await service.settle()
+        assert await service.get(balances, "a0") == Balance(3)
     with pytest.raises(UsageError, match="already"):
         async with app.test(folder=tmp_path, shuffle=True) as service:
             await service.settle()
@@ -225,6 +229,32 @@ async def test_a_refused_schema_is_told_from_the_outbox() -> None:
         await service.settle()
         await service.publish("a1", Altered(amount="much"))
         with pytest.raises(NotSettledError, match=r"bank: 1 events of bank.account are in the outbox: .*clashes"):
+            await service.settle()
+
+
+async def test_a_topic_that_is_gone_is_told_from_the_outbox() -> None:
+    app, _ = bank()
+    log = MemoryLog()
+
+    async with app.test(log=log, prove=False) as service:
+        await service.publish("a1", Deposited(amount=5))
+        await service.settle()
+        await log.delete("bank.account")
+        await service.publish("a1", Deposited(amount=5))
+        with pytest.raises(NotSettledError, match=r"nothing more will move:\n  bank: 1 events .*: log memory has no topic"):
+            await service.settle()
+
+
+async def test_a_partition_that_stands_still_is_told_with_its_reason() -> None:
+    app, _ = bank()
+    log = MemoryLog()
+
+    async with app.test(log=log, prove=False) as service:
+        await service.publish_many((f"a{n}", Deposited(amount=5)) for n in range(9))
+        await service.settle()
+        await log.delete("bank.account")
+        await log.create(TopicSpec(name="bank.account", partitions=2))
+        with pytest.raises(NotSettledError, match=r"balance@1\[0\]: at offset \d of 1, halted: incarnation"):
             await service.settle()
 
 

@@ -1,18 +1,22 @@
 """Shuffled delivery: what it says, the same for the same seed; and it finds reducers that depend on what they must not."""
 
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import pytest
 from tests.services.test_kit import Balance, Deposited, RateSet, bank
 
+from truecopy_bus.log import Log
 from truecopy_bus.logs.memory import MemoryLog
-from truecopy_bus.record import Outgoing
+from truecopy_bus.record import Outgoing, TopicSpec
+from truecopy_bus.testing import LogSuite
 from truecopy_services import Change, Truecopy
 from truecopy_services.errors import UsageError
 from truecopy_services.testing import NotConvergedError, NotSettledError
-from truecopy_services.testing.shuffling import interleaved, repeated
+from truecopy_services.testing.shuffling import ShufflingLog, interleaved, repeated
 
 SEEDS = range(5)
 RECORDS = [Outgoing(b"k%d" % (n % 3), b"%d" % n, n) for n in range(30)]
@@ -41,6 +45,44 @@ def test_repeating_sends_all_and_some_twice_each_after_its_first(seed: int) -> N
     assert late
     assert Counter(again) == Counter(late)
     assert repeated([], RECORDS, 0.0, Random(seed)) == (RECORDS, [])
+
+
+class TestShufflingLog(LogSuite):
+    """It is a log like any other to those who do not look at the order of keys."""
+
+    test_keys_values_headers_and_times_survive_to_the_byte = None  # type: ignore[assignment]  # its batch mixes keys
+
+    @pytest.fixture
+    async def log(self) -> AsyncIterator[Log]:
+        log = ShufflingLog(MemoryLog(), seed=1, shuffle=True, duplicates=0.0)
+        yield log
+        await log.close()
+
+    async def delete_topic(self, log: Any, topic: str) -> None:
+        await log.inner.delete(topic)
+
+    async def trim(self, log: Any, topic: str, partition: int, before_offset: int) -> None:
+        await log.inner.trim(topic, partition, before_offset)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_a_shuffled_reader_gives_a_few_records_of_some_partitions(seed: int) -> None:
+    inner = MemoryLog()
+    log = ShufflingLog(inner, seed=seed, shuffle=True, duplicates=0.0)
+    await log.create(TopicSpec(name="bank.account", partitions=3))
+    for partition in range(3):
+        await log.append("bank.account", partition, RECORDS)
+    reader, at = log.reader("bank.account"), dict.fromkeys(range(3), 0)
+    reads: list[list[int]] = []
+    while records := await reader.read(at, records_max=5_000, wait_s=0):
+        for record in records:
+            assert record.offset == at[record.partition]
+            at[record.partition] += 1
+        reads.append([record.partition for record in records])
+
+    assert at == dict.fromkeys(range(3), len(RECORDS) + 1)
+    assert len({len(read) for read in reads}) > 3
+    assert len({read[0] for read in reads[:9]}) > 1, "one partition after the other is no shuffled delivery"
 
 
 async def delivered(seed: int, **options: float | bool) -> tuple[list[bytes | None], int, int]:

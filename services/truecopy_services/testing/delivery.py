@@ -108,8 +108,9 @@ async def _apply(member: Member, projection: Projection[Any]) -> None:
         worker = replace(service, replica_adapter=mortal).worker(projection)
         try:
             await worker.step()
-            while _flowing(topic, await _states(service, projection)):
-                await worker.step()
+            while records := _lag(topic, await _states(service, projection)):
+                while records > 0 and (read := await worker.step()):
+                    records -= read
             return
         except _DiedError:
             continue
@@ -118,14 +119,16 @@ async def _apply(member: Member, projection: Projection[Any]) -> None:
 
 
 async def _has_work(service: Service, projection: Projection[Any], topic: TopicState) -> bool:
+    """Also where the replica is beyond the log, or stands still: a worker says why."""
     states = await _states(service, projection)
-    return bool(_flowing(topic, states)) or any(state.parked or state.halted for state in states.values())
+    elsewhere = [p for p, (_, end) in topic.bounds.items() if p not in states or states[p].position != end]
+    return bool(elsewhere) or any(state.parked or state.halted for state in states.values())
 
 
-def _flowing(topic: TopicState, states: Mapping[int, PartitionState]) -> list[int]:
-    """The partitions that are behind and do not stand still."""
-    known = {p: (state.position, bool(state.halted)) for p, state in states.items()}
-    return [p for p, (_, end) in topic.bounds.items() if known.get(p, (0, False)) < (end, False)]
+def _lag(topic: TopicState, states: Mapping[int, PartitionState]) -> int:
+    """Records that are to be read of partitions that do not stand still."""
+    flowing = {p: end for p, (_, end) in topic.bounds.items() if p not in states or not states[p].halted}
+    return sum(max(0, end - (states[p].position if p in states else 0)) for p, end in flowing.items())
 
 
 async def _states(service: Service, projection: Projection[Any]) -> Mapping[int, PartitionState]:

@@ -8,7 +8,8 @@ gives the same delivery again, whatever runs beside it.
 What came in is kept in order beside it, in a log in memory: the delivery to compare with.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from random import Random
 
 from truecopy_bus.errors import TopicMissingError
@@ -97,23 +98,24 @@ def repeated(
 
     `late` are those that an earlier call put off. A second copy comes after its first one, anywhere.
     """
-    sent, put_off = list(records), list[Outgoing]()
-    for record in records:
+    places = list(enumerate(map(float, range(len(records)))))
+    put_off: list[Outgoing] = []
+    for number, record in enumerate(records):
         if random.random() < share:
             if random.random() < 0.5:
                 put_off.append(record)
             else:
-                sent.insert(random.randint(sent.index(record) + 1, len(sent)), record)
-    for record in late:
-        sent.insert(random.randint(0, len(sent)), record)
-    return sent, put_off
+                places.append((number, random.uniform(number, len(records))))
+    found = [(place, records[number]) for number, place in places]
+    found += [(random.uniform(0, len(records)), record) for record in late]
+    return [record for _, record in sorted(found, key=lambda one: one[0])], put_off
 
 
 def interleaved(records: Sequence[Outgoing], random: Random) -> list[Outgoing]:
     """The records in another order of keys; those of one key keep theirs."""
+    queues: dict[bytes | None, deque[Outgoing]] = {}
+    for record in records:
+        queues.setdefault(record.key, deque()).append(record)
     turns = [record.key for record in records]
     random.shuffle(turns)
-    queues: dict[bytes | None, Iterator[Outgoing]] = {
-        key: iter([record for record in records if record.key == key]) for key in {record.key for record in records}
-    }
-    return [next(queues[key]) for key in turns]
+    return [queues[key].popleft() for key in turns]
