@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from truecopy_bus.log import Reader
+from truecopy_bus.logs.kafka import KafkaLog, KafkaSettings
 from truecopy_bus.logs.memory import MemoryLog
 from truecopy_bus.record import Record, TopicSpec
-from truecopy_projections import MemoryReplica
+from truecopy_projections import MemoryReplica, open_replica
 from truecopy_services import Change, Event, NotReachedError, Projection, Service, Truecopy, Verdict
 from truecopy_services.errors import UsageError
 from truecopy_services.testing import Harness, NotConvergedError, NotSettledError
@@ -34,11 +35,11 @@ class Balance:
     amount: int
 
 
-def bank(name: str = "bank") -> tuple[Truecopy, Projection[Balance]]:
+def bank(name: str = "bank", deposited: type[Deposited] = Deposited) -> tuple[Truecopy, Projection[Balance]]:
     app = Truecopy(name, partitions=2)
-    balances = app.projection("balance", entity="bank.account", row=Balance)
+    balances = app.projection("balance", entity=deposited.__entity__, row=Balance)
 
-    @balances.on(Deposited)
+    @balances.on(deposited)
     def deposit(row: Balance | None, event: Deposited, _: Change) -> Balance:
         if event.amount < 0:
             raise ValueError("negative")
@@ -112,9 +113,9 @@ async def test_files_of_a_folder_can_be_opened_again(tmp_path: Path) -> None:
         await service.publish_many((f"a{n % 3}", Deposited(amount=1)) for n in range(9))
         await service.settle()
         assert await service.get(balances, "a0") == Balance(3)
-    with pytest.raises(UsageError, match="already"):
+    with pytest.raises(UsageError, match=r"held topic 'bank\.account' before"):
         async with app.test(folder=tmp_path, shuffle=True) as service:
-            await service.settle()
+            await service.publish("a1", Deposited(amount=5))
 
 
 async def test_services_beside_each_other_share_a_log() -> None:
@@ -188,13 +189,16 @@ class _SilentReader:
 
 async def test_what_never_settles_ends_at_its_limit_and_says_where_it_stands() -> None:
     app, _ = bank()
+    began = time.monotonic()
 
-    async with app.test(log=SilentLog(), prove=False) as service:
+    async with app.test(log=SilentLog(), prove=False, limit_s=0.5) as service:
         await service.publish("a1", Deposited(amount=5))
         with pytest.raises(NotSettledError, match=r"in 0\.5 s:\n  balance@1\[0\]: at offset 1 of \d") as raised:
-            await service.settle(limit_s=0.5)
+            await service.settle()
+        assert [report.verdict for report in await service.check()] == [Verdict.BEHIND]
 
     assert len(raised.value.left) == 2
+    assert time.monotonic() - began < LONG_S
 
 
 async def test_what_never_ends_ends_at_its_limit() -> None:
@@ -269,3 +273,19 @@ async def test_a_damaged_replica_is_not_proven() -> None:
     with pytest.raises(NotConvergedError, match=r"balance@1 is DIVERGED: .*\n.*'a1' at version 1 is missing: amount"):
         async with app.test(replica=Forgets()) as service:
             await service.publish("a1", Deposited(amount=5))
+
+
+async def test_real_servers_are_adapters_like_any_other(kafka_url: str, postgres_url: str, topic_namespace: str) -> None:
+    class Own(Deposited, entity=f"{topic_namespace}.account"):
+        pass
+
+    app, balances = bank(deposited=Own)
+    log, replica = KafkaLog(KafkaSettings.from_url(kafka_url)), await open_replica(postgres_url)
+    try:
+        async with app.test(log=log, replica=replica, shuffle=True, duplicates=0.2, limit_s=60) as service:
+            await service.publish_many((f"a{n % 5}", Own(amount=1)) for n in range(25))
+            await service.settle()
+            assert await service.get(balances, "a0") == Balance(5)
+    finally:
+        await log.close()
+        await replica.close()

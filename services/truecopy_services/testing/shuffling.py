@@ -37,33 +37,32 @@ class ShufflingLog:
         self._readers = 0
 
     async def create(self, topic: TopicSpec) -> TopicState:
-        """Raises UsageError for a topic that was there before: nobody knows its order."""
-        try:
-            await self.ordered.describe(topic.name)
-        except TopicMissingError:
-            try:
-                await self.inner.describe(topic.name)
-            except TopicMissingError:
-                await self.ordered.create(topic)
-            else:
-                raise UsageError(f"the log has a topic {topic.name!r} already; shuffled delivery needs an empty one") from None
+        """Raises UsageError for a topic that was there before: nobody kept its order."""
+        if topic.name != SCHEMAS_TOPIC and not await _has(self.ordered, topic.name):
+            if await _has(self.inner, topic.name):
+                raise _not_new(topic.name)
+            await self.ordered.create(topic)
         return await self.inner.create(topic)
 
     async def describe(self, topic: str) -> TopicState:
         return await self.inner.describe(topic)
 
     async def append(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
-        if topic.endswith(SCHEMAS_TOPIC) or any(record.key == CONTROL_KEY for record in records):
+        if topic == SCHEMAS_TOPIC or any(record.key == CONTROL_KEY for record in records):
             return await self.inner.append(topic, partition, records)
-        await self.ordered.append(topic, partition, records)
         place = topic, partition
         random = self._appends.setdefault(place, Random(f"{self._seed}/append/{topic}/{partition}"))
-        sent, self._late[place] = repeated([*self._late.get(place, ())], records, self._duplicates, random)
-        return await self.inner.append(topic, partition, interleaved(sent, random) if self._shuffle else sent)
+        sent, late = repeated(self._late.get(place, ()), records, self._duplicates, random)
+        appended = await self.inner.append(topic, partition, interleaved(sent, random) if self._shuffle else sent)
+        if not await _has(self.ordered, topic):
+            raise _not_new(topic)
+        await self.ordered.append(topic, partition, records)
+        self._late[place] = late
+        return appended
 
     def reader(self, topic: str) -> Reader:
         inner = self.inner.reader(topic)
-        if not self._shuffle or topic.endswith(SCHEMAS_TOPIC):
+        if not self._shuffle or topic == SCHEMAS_TOPIC:
             return inner
         self._readers += 1
         return _ShufflingReader(inner, Random(f"{self._seed}/reader/{self._readers}"))
@@ -89,6 +88,20 @@ class _ShufflingReader:
 
     async def close(self) -> None:
         await self._inner.close()
+
+
+async def _has(log: Log, topic: str) -> bool:
+    try:
+        await log.describe(topic)
+    except TopicMissingError:
+        return False
+    return True
+
+
+def _not_new(topic: str) -> UsageError:
+    return UsageError(
+        f"the log held topic {topic!r} before; shuffled delivery needs one whose order it knows: use an empty log"
+    )
 
 
 def repeated(
