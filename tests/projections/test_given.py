@@ -1,5 +1,6 @@
 """Given, when, then: the plain way in, and every failure says which event, which row and which field."""
 
+import sys
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import pytest
 from tests.projections.bank import Balance, Closed, Deposited, Entry, balance, entries
 
+from truecopy_bus.testing import LogSuite
 from truecopy_projections.errors import RowRejectedError
 from truecopy_projections.projection import Change, Projection
-from truecopy_projections.testing import given
+from truecopy_projections.testing import ReplicaSuite, given
 from truecopy_schemas import Event, InvalidEventError
 
 FIVE, SEVEN = Deposited(amount=5), Deposited(amount=7)
@@ -22,6 +24,14 @@ class Renamed(Event, entity="bank.branch"):
 @dataclass
 class Total:
     amount: int
+
+
+@pytest.mark.parametrize("suite", [LogSuite, ReplicaSuite])
+def test_the_asserts_of_the_shipped_suites_are_rewritten(suite: type) -> None:
+    modules = {cls.__module__ for cls in suite.__mro__ if cls is not object}
+
+    assert len(modules) > 3
+    assert {type(sys.modules[name].__loader__).__name__ for name in modules} == {"AssertionRewritingHook"}
 
 
 def projection_of(reduce: Any) -> Projection[Total]:

@@ -193,7 +193,7 @@ async def test_what_never_settles_ends_at_its_limit_and_says_where_it_stands() -
 
     async with app.test(log=SilentLog(), prove=False, limit_s=0.5) as service:
         await service.publish("a1", Deposited(amount=5))
-        with pytest.raises(NotSettledError, match=r"in 0\.5 s:\n  balance@1\[0\]: at offset 1 of \d") as raised:
+        with pytest.raises(NotSettledError, match=r"in 0\.5 s:\n  bank/balance@1\[0\]: at offset 1 of \d") as raised:
             await service.settle()
         assert [report.verdict for report in await service.check()] == [Verdict.BEHIND]
 

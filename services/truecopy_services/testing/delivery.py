@@ -94,9 +94,10 @@ class Delivery:
                     continue
                 async with member.service.replica_adapter.snapshot() as snapshot:
                     states = await snapshot.states(projection.id)
-                    stuck += _behind(projection, topic, states)
+                    name = f"{member.service.name}/{projection.id}"
+                    stuck += _behind(name, topic, states)
                     waiting = await snapshot.waiting(projection.id)
-                    parked += [_waits(projection, one) for one in waiting if one.reason is not Reason.BEHIND]
+                    parked += [_waits(name, one) for one in waiting if one.reason is not Reason.BEHIND]
         return stuck, parked
 
 
@@ -155,19 +156,19 @@ async def _unsent(member: Member) -> list[str]:
     return lines
 
 
-def _behind(projection: Projection[Any], topic: TopicState, states: Mapping[int, PartitionState]) -> list[str]:
+def _behind(name: str, topic: TopicState, states: Mapping[int, PartitionState]) -> list[str]:
     lines = []
     for p, (_, end) in sorted(topic.bounds.items()):
         state = states.get(p)
         if state is None or state.position < end or state.halted:
             why = f", halted: {state.halted}" if state and state.halted else ""
-            lines.append(f"{projection.id}[{p}]: at offset {state.position if state else 0} of {end}{why}")
+            lines.append(f"{name}[{p}]: at offset {state.position if state else 0} of {end}{why}")
     return lines
 
 
-def _waits(projection: Projection[Any], one: Waiting) -> str:
+def _waits(name: str, one: Waiting) -> str:
     what = "a foreign record" if one.key is None else f"{one.key!r} is parked at version {one.version}"
-    return f"{projection.id}[{one.partition}]: {what}: {one.reason.value}: {one.detail}"
+    return f"{name}[{one.partition}]: {what}: {one.reason.value}: {one.detail}"
 
 
 class _DiedError(DatabaseUnavailableError):
