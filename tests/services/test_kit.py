@@ -118,18 +118,31 @@ async def test_files_of_a_folder_can_be_opened_again(tmp_path: Path) -> None:
             await service.publish("a1", Deposited(amount=5))
 
 
-async def test_services_beside_each_other_share_a_log() -> None:
-    owner = Truecopy("owner", partitions=2)
-    reader, balances = bank("reader")
+async def test_services_beside_each_other_share_a_log_and_its_delivery() -> None:
+    owner, reader = Truecopy("owner", partitions=2), Truecopy("reader")
+    balances = reader.projection("balance", entity="bank.account", row=Balance)
+    calls: list[str] = []
 
-    async with owner.test(shuffle=True) as one, reader.test(beside=one) as other:
-        await one.publish("a1", Deposited(amount=5))
-        await other.settle()
-        assert await other.get(balances, "a1") == Balance(5)
-        assert other.seed == one.seed
-        with pytest.raises(UsageError, match="beside"):
-            async with reader.test(beside=one, shuffle=True):
-                pass
+    @balances.on(Deposited)
+    def deposit(row: Balance | None, event: Deposited, change: Change) -> Balance:
+        calls.append(change.key)
+        return Balance((row.amount if row else 0) + event.amount)
+
+    async def both(fault: type[Exception]) -> None:
+        async with owner.test(shuffle=True, duplicates=0.5, seed=1) as one, reader.test(beside=one) as other:
+            await one.publish_many((f"a{n % 3}", Deposited(amount=1)) for n in range(30))
+            await other.settle()
+            assert await other.get(balances, "a1") == Balance(10)
+            assert other.seed == one.seed
+            with pytest.raises(UsageError, match="beside"):
+                await reader.test(beside=one, shuffle=True).__aenter__()
+            raise fault
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        await both(ZeroDivisionError)
+
+    assert len(calls) > 30, "no worker died before a commit"
+    assert len(raised.value.__notes__) == 1
 
 
 async def test_a_parked_key_is_named_unless_it_is_meant() -> None:

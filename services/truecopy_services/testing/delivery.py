@@ -6,7 +6,7 @@ once, parked keys are tried again at every delivery. So a test means the same on
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, cast
 
@@ -24,12 +24,11 @@ __all__ = ["Delivery", "Left", "Member"]
 
 @dataclass(slots=True, kw_only=True)
 class Member:
-    """A service that takes part: its relay, and the chance that a worker of it dies before a commit."""
+    """A service that takes part: its relay, and what the deaths of its workers are drawn from."""
 
     service: Service
     relay: Relay
-    deaths: float = 0.0
-    random: Random = field(default_factory=Random)
+    random: Random
     marked: bool = False
 
 
@@ -43,11 +42,15 @@ class Left:
 
 
 class Delivery:
-    """Delivers for all services on one log. `paused` stops it: what is published then stays in the outbox."""
+    """Delivers for all services on one log. `deaths` is the share of batches whose worker dies before it commits them.
 
-    def __init__(self) -> None:
+    `paused` stops it: what is published then stays in the outbox.
+    """
+
+    def __init__(self, *, deaths: float = 0.0) -> None:
         self.members: list[Member] = []
         self.paused = False
+        self._deaths = deaths
         self._turn = asyncio.Lock()
 
     async def deliver(self, limit_s: float) -> Left:
@@ -82,7 +85,7 @@ class Delivery:
     async def _apply(self) -> None:
         for member in self.members:
             for projection in member.service.projections.values():
-                await _apply(member, projection)
+                await _apply(member, projection, self._deaths)
 
     async def _left(self) -> tuple[list[str], list[str]]:
         stuck = ["the delivery is paused"] if self.paused else []
@@ -101,11 +104,11 @@ class Delivery:
         return stuck, parked
 
 
-async def _apply(member: Member, projection: Projection[Any]) -> None:
+async def _apply(member: Member, projection: Projection[Any], deaths: float) -> None:
     """A new worker takes all that the log holds now; where one dies, the next goes on."""
     service = member.service
     while (topic := await _topic(service, projection)) is not None and await _has_work(service, projection, topic):
-        mortal = cast(Replica, _MortalReplica(service.replica_adapter, member.deaths, member.random))
+        mortal = cast(Replica, _MortalReplica(service.replica_adapter, deaths, member.random))
         worker = replace(service, replica_adapter=mortal).worker(projection)
         try:
             await worker.step()

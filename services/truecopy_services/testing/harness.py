@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -163,9 +164,8 @@ async def under_test(
                 service = replace(service, log=log, registry=Registry(log))
             if replica is not None:
                 service = replace(service, replica_adapter=replica, replica_database=None)
-            delivery = beside.delivery if beside is not None else Delivery()
-            member = Member(service=service, relay=service.relay(), deaths=duplicates)
-            member.random.seed(f"{seed}/worker/{service.name}")
+            delivery = beside.delivery if beside is not None else Delivery(deaths=duplicates)
+            member = Member(service=service, relay=service.relay(), random=Random(f"{seed}/worker/{service.name}"))
             kept = {one.name: getattr(service, one.name) for one in fields(Service)}
             harness = Harness(**kept, delivery=delivery, seed=seed, limit_s=limit_s)
             delivery.members.append(member)
@@ -174,7 +174,7 @@ async def under_test(
                 if prove:
                     await harness.prove()
             except BaseException as fault:  # pytest.fail raises one too
-                if seed is not None:
+                if seed is not None and beside is None:
                     fault.add_note(f"delivered as drawn from seed={seed}: test(..., seed={seed}) does it again")
                 raise
             finally:
