@@ -13,7 +13,7 @@ from truecopy_bus.log import Reader
 from truecopy_bus.logs.kafka import KafkaLog, KafkaSettings
 from truecopy_bus.logs.memory import MemoryLog
 from truecopy_bus.record import Record, TopicSpec
-from truecopy_projections import MemoryReplica, open_replica
+from truecopy_projections import MemoryReplica, UnknownProjectionError, open_replica
 from truecopy_services import Change, Event, NotReachedError, Projection, Service, Truecopy, Verdict
 from truecopy_services.errors import UsageError
 from truecopy_services.testing import Harness, NotConvergedError, NotSettledError
@@ -63,8 +63,11 @@ async def test_publish_settle_and_look() -> None:
         await transfer(service, "a1", "a2", 5)
         with pytest.raises(Exception, match="no projection"):
             await service.get(balances, "a2")
+        with pytest.raises(UnknownProjectionError):
+            await service.rows(balances)
         await service.settle()
         assert await service.get(balances, "a2") == Balance(5)
+        assert await service.rows(balances) == {"a1": [Balance(0)], "a2": [Balance(5)]}
         (report,) = await service.check()
 
     assert (report.verdict, report.count) == (Verdict.EQUAL, 2)

@@ -110,6 +110,7 @@ async def test() -> None:
         await service.settle(parked=True)
         assert_type(await service.get(orders, "o1"), Order | None)
         assert_type(service.replica(lines), ReplicaReader[OrderLine])
+        assert_type(await service.rows(lines), dict[str, list[OrderLine]])
         assert_type(await service.check(), list[Report])
     given(orders, Ordered(lines=[], total=Decimal("1.00"))).when(Cancelled()).then(None)
     given(lines).when(Cancelled()).then(OrderLine("sku-1", 1), OrderLine("sku-2", 1))

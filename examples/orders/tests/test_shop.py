@@ -16,7 +16,7 @@ async def test_an_order_reaches_the_warehouse() -> None:
         token = await place(owner, "o1", "c1", {"apple": 3})
 
         assert await reader.get(orders, "o1", at_least=token) == Order(customer="c1", total=Decimal("1.50"))
-        assert await reader.replica(picks).rows("o1") == [Pick(product="apple", quantity=3)]
+        assert await reader.rows(picks) == {"o1": [Pick(product="apple", quantity=3)]}
 
 
 async def test_what_is_out_of_stock_is_neither_taken_nor_published() -> None:

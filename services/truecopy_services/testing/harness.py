@@ -24,6 +24,7 @@ from truecopy_bus.log import Log
 from truecopy_bus.registry import Registry
 from truecopy_bus.token import Token
 from truecopy_projections.drill import drill
+from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import replay
 from truecopy_projections.replica import Replica
@@ -79,6 +80,21 @@ class Harness(Service):
     def replica(self, projection: Projection[R]) -> ReplicaReader[R]:
         """The rows of a projection. A read that demands a token delivers first; any other sees what the replica holds now."""
         return _DeliveringReader(projection, self)
+
+    async def rows(self, projection: Projection[R]) -> dict[str, list[R]]:
+        """All rows that the replica holds now, by source key; those of a key in the order of the projection's `key` fields.
+
+        Raises UnknownProjectionError when the replica holds no such projection, ProjectionError when it was declared otherwise.
+        """
+        found: dict[str, list[tuple[Any, ...]]] = {}
+        async with self.replica_adapter.snapshot() as snapshot:
+            if not await snapshot.states(projection.id):
+                raise UnknownProjectionError(f"the replica holds no {projection.id} yet; publish something and settle first")
+            async for batch in snapshot.rows(projection):
+                for key, _, row in batch:
+                    found.setdefault(key, []).append(tuple(row.values))
+        ordered = {key: sorted(rows, key=projection.sub_key) for key, rows in sorted(found.items())}
+        return {key: [projection.restored(values) for values in rows] for key, rows in ordered.items()}
 
     async def check(self, *projections: Projection[Any], deep: bool = False) -> list[Report]:
         """Deliver what can be, then check as `truecopy check` does; see Service.check."""
