@@ -207,7 +207,7 @@ def _way_of(projection: Projection[Any], writer: Writer) -> Way | None:
     if writer.decoder is None:
         return Way(writer.fingerprint)
     block = BlockDecoder.of(writer.decoder.schema) if handler.copies else None
-    sources = _sources(projection, handler, writer.decoder.schema)
+    sources = None if block is None else _sources(projection, handler, writer.decoder.schema)
     if block is None or sources is None:
         return None
     pairs = zip(sources, projection.fields, strict=True)
