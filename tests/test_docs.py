@@ -17,7 +17,9 @@ from truecopy_services.cli.screen import Exit
 from truecopy_services.config import Settings
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted((*ROOT.glob("*.md"), *ROOT.glob("[!.]*/README.md")))
+DOCUMENTS = sorted(
+    (*ROOT.glob("*.md"), *ROOT.glob("[!.]*/README.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md"))
+)
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 RUN_S = 60
 COMMANDS = re.compile(r"^ {4}(truecopy .*)$", re.MULTILINE)

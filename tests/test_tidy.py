@@ -42,6 +42,11 @@ def modules() -> tuple[tuple[str, Path], ...]:
     return tuple((layer, path) for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py")))
 
 
+EXAMPLES = [
+    pytest.param("examples", path, id=str(path.relative_to(ROOT)))
+    for path in sorted((ROOT / "examples").rglob("*.py"))
+    if "tests" not in path.parts
+]
 SHIPPED = [pytest.param(layer, path, id=str(path.relative_to(ROOT))) for layer, path in modules()]
 
 
@@ -93,7 +98,7 @@ def test_the_schemas_and_the_decisions_do_no_input_or_output() -> None:
     assert {path.name: found for path in pure if (found := forbidden & set(imported(path)))} == {}
 
 
-@pytest.mark.parametrize(("layer", "path"), SHIPPED)
+@pytest.mark.parametrize(("layer", "path"), SHIPPED + EXAMPLES)
 def test_a_module_says_what_it_is_for_and_what_it_offers(layer: str, path: Path) -> None:
     tree = ast.parse(path.read_text())
     first = (ast.get_docstring(tree) or "").split("\n")[0]
@@ -106,7 +111,7 @@ def test_a_module_says_what_it_is_for_and_what_it_offers(layer: str, path: Path)
         assert offered or not public, "__all__ is missing"
 
 
-@pytest.mark.parametrize(("layer", "path"), SHIPPED)
+@pytest.mark.parametrize(("layer", "path"), SHIPPED + EXAMPLES)
 def test_no_module_is_a_drawer_and_none_is_too_long(layer: str, path: Path) -> None:
     names = set(path.relative_to(ROOT / layer).with_suffix("").parts)
 
@@ -120,7 +125,7 @@ def test_the_median_module_is_short() -> None:
     assert statistics.median(lengths) <= LINES_MEDIAN_MAX
 
 
-@pytest.mark.parametrize(("layer", "path"), SHIPPED)
+@pytest.mark.parametrize(("layer", "path"), SHIPPED + EXAMPLES)
 def test_one_word_for_one_idea(layer: str, path: Path) -> None:
     words = set(re.findall(r"[a-z]+", path.read_text().lower()))
 

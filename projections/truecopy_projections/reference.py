@@ -17,6 +17,7 @@ from truecopy_bus.record import Record
 from truecopy_bus.registry import Registry
 from truecopy_projections.limits import REPLAY_STALL_S
 from truecopy_projections.projection import Change, Handler, Projection, SubKey
+from truecopy_schemas import Event
 from truecopy_schemas.codec import Decoder, read_version
 from truecopy_schemas.control import CONTROL_KEY
 from truecopy_schemas.errors import (
@@ -28,9 +29,10 @@ from truecopy_schemas.errors import (
 from truecopy_schemas.framing import unframe
 from truecopy_schemas.limits import KEY_BYTES_MAX
 
-__all__ = ["Reference", "replay"]
+__all__ = ["Reference", "Rows", "reduced", "replay"]
 
-_Rows = dict[SubKey, tuple[Any, ...]]
+Rows = dict[SubKey, tuple[Any, ...]]
+"""The rows of a key: canonical values by sub key."""
 
 
 @dataclass(slots=True)
@@ -40,7 +42,7 @@ class Reference:
     `applied` is the version that a key's rows are at; lower than its head's where its next event can't be applied.
     """
 
-    rows: dict[str, _Rows] = field(default_factory=dict)
+    rows: dict[str, Rows] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
     applied: dict[str, int] = field(default_factory=dict)
     partition: dict[str, int] = field(default_factory=dict)
@@ -161,17 +163,14 @@ class _Fold:
         if key in self.stuck or version > self.stops.get(key, version):
             self.stuck.add(key)
             return
-        rows = dict(self.found.rows.get(key, {}))
+        rows: Rows = self.found.rows.get(key, {})
         try:
             if handler is not None:
                 if decoder is None:
                     raise UndecodableError("the projection's class can't read this writer's schema")
-                event = decoder.decode_event(body)
-                touched = self.projection.touched(handler, event, Change(key, version, ()))
-                for sub in sorted(rows) if touched is None else touched:
-                    self._one(rows, sub, handler, event, Change(key, version, sub))
+                rows = reduced(self.projection, rows, handler, decoder.decode_event(body), Change(key, version, ()))
             elif deletes:
-                rows.clear()
+                rows = {}
         except KeyboardInterrupt:
             raise
         except BaseException:  # whatever the user's reducer raises, the key stays where it was, as it does in a replica
@@ -180,15 +179,25 @@ class _Fold:
         self.found.rows[key] = rows
         self.found.applied[key] = version
 
-    def _one(self, rows: _Rows, sub: SubKey, handler: Handler, event: Any, change: Change) -> None:
-        before = self.projection.restored(rows[sub]) if sub in rows else None
-        after = handler.reduce(before, event, change)
-        rows.pop(sub, None)
-        if after is not None:
-            values = self.projection.stored(after)
-            if self.projection.sub_key(values) != sub:
-                raise ValueError("the reducer returned another row than it was asked for")
-            rows[sub] = values
+
+def reduced(projection: Projection[Any], rows: Rows, handler: Handler, event: Event, change: Change) -> Rows:
+    """The rows of a key after one event, as canonical values; `rows` stays as it was.
+
+    Raises what the reducer or `touches` raises, RowRejectedError for a row that can't be stored, ValueError for another row
+    than was asked for.
+    """
+    after = dict(rows)
+    touched = projection.touched(handler, event, change)
+    for sub in sorted(rows) if touched is None else touched:
+        before = projection.restored(after[sub]) if sub in after else None
+        row = handler.reduce(before, event, change._replace(row=sub))
+        after.pop(sub, None)
+        if row is not None:
+            values = projection.stored(row)
+            if projection.sub_key(values) != sub:
+                raise ValueError(f"asked for row {sub}, the reducer returned row {projection.sub_key(values)}")
+            after[sub] = values
+    return after
 
 
 def _full_name(schema: Mapping[str, Any]) -> str:

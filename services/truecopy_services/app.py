@@ -12,16 +12,20 @@ async with bank.running() as service:
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
+from truecopy_bus.log import Log
 from truecopy_bus.registry import SCHEMAS_TOPIC, Registry
 from truecopy_bus.store import EventStore
 from truecopy_projections.projection import Projection
+from truecopy_projections.replica import Replica
 from truecopy_services.config import Settings
 from truecopy_services.errors import DeclarationError, UsageError
 from truecopy_services.opening import open_log, open_replica, open_store_database
 from truecopy_services.service import Service
+from truecopy_services.testing.harness import SETTLE_S, Harness, under_test
 from truecopy_services.working import answering_within, first_error, work
 
 __all__ = ["Truecopy"]
@@ -146,3 +150,37 @@ class Truecopy:
                     yield service
                 finally:
                     stop.set()
+
+    def test(
+        self,
+        *,
+        shuffle: bool = False,
+        duplicates: float = 0.0,
+        seed: int | None = None,
+        prove: bool = True,
+        limit_s: float = SETTLE_S,
+        folder: Path | None = None,
+        log: Log | None = None,
+        replica: Replica | None = None,
+        beside: Harness | None = None,
+    ) -> AbstractAsyncContextManager[Harness]:
+        """This service under test: see truecopy_services.testing.harness. No setting of the outside is read.
+
+        `shuffle` delivers keys and partitions in another order, `duplicates` is the share of records that come twice, and of
+        batches whose worker dies before it commits them; `seed` repeats what one of them drew. With `prove`, a block that
+        ends well has its replica proven. `folder` keeps SQLite files in place of memory. `log` and `replica` are adapters of
+        the test's own, which it closes. `beside` is another service's harness, whose log and delivery this one shares.
+        Raises UsageError for what does not go together; what the block raises names the seed.
+        """
+        return under_test(
+            self,
+            shuffle=shuffle,
+            duplicates=duplicates,
+            seed=seed,
+            prove=prove,
+            limit_s=limit_s,
+            folder=folder,
+            log=log,
+            replica=replica,
+            beside=beside,
+        )

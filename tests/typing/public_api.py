@@ -7,6 +7,7 @@ from typing import Annotated, assert_type
 
 from pydantic import Field
 
+from truecopy_projections.testing import given
 from truecopy_services import (
     EVERY_ROW,
     Change,
@@ -23,6 +24,7 @@ from truecopy_services import (
     Verdict,
     VersionConflictError,
 )
+from truecopy_services.testing import Harness
 
 
 class Line(Record):
@@ -99,6 +101,23 @@ async def use(settings: Settings) -> list[Report]:
         assert_type(reports[0].verdict, Verdict)
         await service.repair(orders, apply=True)
         return reports
+
+
+async def test() -> None:
+    async with app.test(shuffle=True, duplicates=0.2, seed=1) as service:
+        assert_type(service, Harness)
+        await use_of(service)
+        await service.settle(parked=True)
+        assert_type(await service.get(orders, "o1"), Order | None)
+        assert_type(service.replica(lines), ReplicaReader[OrderLine])
+        assert_type(await service.rows(lines), dict[str, list[OrderLine]])
+        assert_type(await service.check(), list[Report])
+    given(orders, Ordered(lines=[], total=Decimal("1.00"))).when(Cancelled()).then(None)
+    given(lines).when(Cancelled()).then(OrderLine("sku-1", 1), OrderLine("sku-2", 1))
+
+
+async def use_of(service: Service) -> None:
+    await service.publish("o1", Cancelled())
 
 
 def remedy(error: TruecopyError) -> int:

@@ -1,3 +1,11 @@
-"""Suites for those who write adapters: see replica_suite."""
+"""For tests of your own: given, when, then for reducers, and what an adapter of a replica must pass. Needs pytest."""
 
-__all__: list[str] = []
+import pytest
+
+for _module in ("replica_fencing", "replica_plans", "replica_reading", "replica_storing", "replica_suite"):
+    pytest.register_assert_rewrite(f"truecopy_projections.testing.{_module}")
+
+from truecopy_projections.testing.given import given  # noqa: E402  (asserts are rewritten on import)
+from truecopy_projections.testing.replica_suite import ReplicaSuite  # noqa: E402
+
+__all__ = ["ReplicaSuite", "given"]

@@ -1,0 +1,1 @@
+"""The services of this project: the shop owns orders, the warehouse reads them."""
