@@ -26,7 +26,7 @@ from truecopy_bus.outage import Outage
 from truecopy_bus.points import reached
 from truecopy_bus.record import Record, TopicState
 from truecopy_bus.registry import Registry
-from truecopy_projections.arrival import Arrival, Reading
+from truecopy_projections.arrival import Reading
 from truecopy_projections.columnar_plan import Planned
 from truecopy_projections.columnar_work import ColumnarWork
 from truecopy_projections.following import followed
@@ -39,11 +39,12 @@ from truecopy_projections.limits import (
     TOPIC_QUIET_S,
     WATCHDOG_S,
 )
-from truecopy_projections.plan import RETRIED, halted, plan, wanted
+from truecopy_projections.plan import halted
 from truecopy_projections.projection import Projection
+from truecopy_projections.records_work import RecordsWork, Task
 from truecopy_projections.replica import Replica
-from truecopy_projections.state import Known, PartitionPlan, PartitionState, Waiting, Wanted
-from truecopy_schemas.errors import TruecopyError, UnknownSchemaError
+from truecopy_projections.state import PartitionPlan, PartitionState
+from truecopy_schemas.errors import TruecopyError
 
 __all__ = ["Worker"]
 
@@ -83,8 +84,9 @@ class Worker:
         self._log, self._registry, self._durable = log, registry, durable
         self._lease_s, self._wait_s, self._watchdog_s = lease_s, min(wait_s, lease_s / 3), watchdog_s
         self._records_max = records_max
-        self._reading = Reading(projection)
-        self._columns = ColumnarWork(projection, replica, self._reading)
+        reading = Reading(projection)
+        self._records = RecordsWork(projection, replica, registry, reading)
+        self._columns = ColumnarWork(projection, replica, reading)
         self._by_records = False
         self._batch_records = min(BATCH_RECORDS_FIRST, records_max)
         self._commit: asyncio.Task[None] | None = None
@@ -232,7 +234,7 @@ class Worker:
         held = [record for record in records if record.partition in self._fences]
         if not held or self._by_records:
             return None
-        await self._learn(held)
+        await self._records.learn(held)
         return await self._columns.plan(held, {**self._states, **self._ahead}, self._fences)
 
     def _holds(self, plan: PartitionPlan) -> bool:
@@ -276,15 +278,11 @@ class Worker:
 
     async def _work_by_records(self, records: Sequence[Record]) -> None:
         self._columns.forget()
-        await self._learn(records)
-        items = self._reading.items(records)
-        known = await self.replica.load(self.projection, wanted(items))
-        revived, known = await self._revive(known)
-        refused: dict[str, str] = {}
+        task = await self._records.batch(records)
         while True:
-            plans = plan(self.projection, self._states, self._fences, items, known, revived=revived, refused=refused)
+            plans = self._records.plan(task, self._states, self._fences)
             await self._applying(plans)
-            if await self._commits(plans, refused):
+            if await self._commits(task, plans):
                 break
         self._by_records = False
         await self._applied_all()
@@ -292,15 +290,13 @@ class Worker:
     async def _applying(self, plans: Sequence[PartitionPlan]) -> None:
         await reached("worker.applying", sum(s.count for s in self._states.values()) + sum(p.applied for p in plans))
 
-    async def _commits(self, plans: Sequence[PartitionPlan], refused: dict[str, str]) -> bool:
-        """Apply, or learn which keys the database refuses: they are then in `refused`, to plan without them."""
+    async def _commits(self, task: Task, plans: Sequence[PartitionPlan]) -> bool:
+        """Apply, or learn which keys the database refuses, to plan without them."""
         try:
             await self._apply(plans)
         except DataRefusedError:
-            found = await self.replica.culprits(self.projection, plans)
-            if not found.keys() - refused.keys():
+            if not await self._records.blame(task, plans):
                 raise  # no single row is to blame: a constraint over several, which parking can't mend
-            refused |= found
             return False
         return True
 
@@ -318,41 +314,14 @@ class Worker:
                 self._fences = {q: fence for q, fence in self._fences.items() if q != p}
 
     async def _retry(self, partitions: Collection[int]) -> None:
-        """Try the parked keys of these partitions again: code, schema or data may have been mended."""
+        """Try the parked keys of these partitions again."""
         if not any(self._states[p].parked for p in partitions if p in self._states):
             return
-        async with self.replica.snapshot() as snapshot:
-            waiting = [w for w in await snapshot.waiting(self.projection.id) if w.partition in partitions]
-        keys = frozenset(w.key for w in waiting if w.key is not None)
-        known = await self.replica.load(self.projection, Wanted(keys=keys))
-        keys = frozenset(key for key in keys if key in known.keys and known.keys[key].parked in RETRIED)
-        revived, known = await self._revive(known)
-        refused: dict[str, str] = {}
+        task = await self._records.parked(partitions)
         while True:
-            plans = plan(self.projection, self._states, self._fences, (), known, revived=revived, retry=keys, refused=refused)
-            changed = [p for p in plans if p.freed]
-            if not changed or await self._commits(changed, refused):
+            changed = [one for one in self._records.plan(task, self._states, self._fences) if one.freed]
+            if not changed or await self._commits(task, changed):
                 return
-
-    async def _revive(self, known: Known) -> tuple[dict[str, list[Arrival]], Known]:
-        """Read what waits for parked keys again, and load the rows that it touches beside those already known."""
-        if not known.waiting:
-            return {}, known
-        records = {key: [_record(w) for w in waiting] for key, waiting in known.waiting.items()}
-        await self._learn([r for some in records.values() for r in some])
-        revived = {key: [item for item in self._reading.items(some) if type(item) is Arrival] for key, some in records.items()}
-        more = await self.replica.load(self.projection, wanted([a for some in revived.values() for a in some]))
-        rows, hashes = {**known.rows, **more.rows}, {**known.hashes, **more.hashes}
-        return revived, Known(keys=known.keys, rows=rows, hashes=hashes, waiting=known.waiting)
-
-    async def _learn(self, records: Sequence[Record]) -> None:
-        """Ask the registry for the schemas of these records; ids that nobody claimed stay unknown."""
-        for schema_id in sorted(self._reading.unknown(records)):
-            try:
-                found = await self._registry.schema(schema_id)
-            except UnknownSchemaError:
-                continue
-            self._reading.learn(schema_id, fingerprint=found.fingerprint, schema=found.schema)
 
     async def _rest(self, stop: asyncio.Event, pause_s: float) -> None:
         """After a fault nothing that is remembered can be trusted: a commit may or may not have happened."""
@@ -412,14 +381,3 @@ def _standstill(state: PartitionState, topic: TopicState, name: str) -> str:
         lost = PositionLostError(topic=name, partition=state.partition, position=state.position, start=start, end=end)
         return f"position lost: {lost}"
     return ""
-
-
-def _record(waiting: Waiting) -> Record:
-    return Record(
-        waiting.partition,
-        waiting.offset,
-        waiting.record_key,
-        waiting.record_value,
-        waiting.timestamp_ms,
-        waiting.headers,
-    )

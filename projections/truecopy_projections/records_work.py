@@ -1,0 +1,107 @@
+"""Planning record by record against a replica: what a batch, or a look at what is parked, has to know, and whom to blame.
+
+This is the way that every projection and every record can go. A database that refuses a batch is asked which keys are to blame,
+and the batch is planned again without them.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from truecopy_bus.leases import Fence
+from truecopy_bus.record import Record
+from truecopy_bus.registry import Registry
+from truecopy_projections.arrival import Arrival, Item, Reading
+from truecopy_projections.plan import RETRIED, plan, wanted
+from truecopy_projections.projection import Projection
+from truecopy_projections.replica import Replica
+from truecopy_projections.state import Known, PartitionPlan, PartitionState, Waiting, Wanted
+from truecopy_schemas.errors import UnknownSchemaError
+
+__all__ = ["RecordsWork", "Task"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Something to plan, with all that this takes. `refused` grows when the database refuses rows."""
+
+    known: Known
+    revived: Mapping[str, Sequence[Arrival]]
+    items: Sequence[Item] = ()
+    retry: Collection[str] = ()
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+class RecordsWork:
+    """The way by records, for one worker."""
+
+    def __init__(self, projection: Projection[Any], replica: Replica, registry: Registry, reading: Reading) -> None:
+        self._projection, self._replica, self._registry, self._reading = projection, replica, registry, reading
+
+    async def learn(self, records: Sequence[Record]) -> None:
+        """Ask the registry for the schemas of these records; ids that nobody claimed stay unknown."""
+        for schema_id in sorted(self._reading.unknown(records)):
+            try:
+                found = await self._registry.schema(schema_id)
+            except UnknownSchemaError:
+                continue
+            self._reading.learn(schema_id, fingerprint=found.fingerprint, schema=found.schema)
+
+    async def batch(self, records: Sequence[Record]) -> Task:
+        """The task that a batch is."""
+        await self.learn(records)
+        items = self._reading.items(records)
+        known, revived = await self._revived(await self._replica.load(self._projection, wanted(items)))
+        return Task(known=known, revived=revived, items=items)
+
+    async def parked(self, partitions: Collection[int]) -> Task:
+        """The task of trying the parked keys of these partitions again: code, schema or data may have been mended."""
+        async with self._replica.snapshot() as snapshot:
+            waiting = [w for w in await snapshot.waiting(self._projection.id) if w.partition in partitions]
+        keys = frozenset(w.key for w in waiting if w.key is not None)
+        known = await self._replica.load(self._projection, Wanted(keys=keys))
+        retry = frozenset(key for key in keys if key in known.keys and known.keys[key].parked in RETRIED)
+        known, revived = await self._revived(known)
+        return Task(known=known, revived=revived, retry=retry)
+
+    def plan(self, task: Task, states: Mapping[int, PartitionState], fences: Mapping[int, Fence]) -> list[PartitionPlan]:
+        """The plans of a task as it stands."""
+        return plan(
+            self._projection,
+            states,
+            fences,
+            task.items,
+            task.known,
+            revived=task.revived,
+            retry=task.retry,
+            refused=task.refused,
+        )
+
+    async def blame(self, task: Task, plans: Sequence[PartitionPlan]) -> bool:
+        """Note which keys' rows the database refuses, to plan without them. False if no key is to blame for it."""
+        found = await self._replica.culprits(self._projection, plans)
+        new = bool(found.keys() - task.refused.keys())
+        task.refused.update(found)
+        return new
+
+    async def _revived(self, known: Known) -> tuple[Known, dict[str, list[Arrival]]]:
+        """Read what waits for parked keys again, and load the rows that it touches beside those already known."""
+        if not known.waiting:
+            return known, {}
+        records = {key: [_record(w) for w in waiting] for key, waiting in known.waiting.items()}
+        await self.learn([r for some in records.values() for r in some])
+        revived = {key: [item for item in self._reading.items(some) if type(item) is Arrival] for key, some in records.items()}
+        more = await self._replica.load(self._projection, wanted([a for some in revived.values() for a in some]))
+        rows, hashes = {**known.rows, **more.rows}, {**known.hashes, **more.hashes}
+        return replace(known, rows=rows, hashes=hashes), revived
+
+
+def _record(waiting: Waiting) -> Record:
+    return Record(
+        waiting.partition,
+        waiting.offset,
+        waiting.record_key,
+        waiting.record_value,
+        waiting.timestamp_ms,
+        waiting.headers,
+    )
