@@ -61,7 +61,7 @@ class Empty(Event, entity="blocks.empty"):
 
 
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-_TEXTS = ("", "x", "\0", "é\U0001d11e", "y" * 63, "z" * 64, "w" * 9_000)
+_TEXTS = ("", "x", "\x01", "é\U0001d11e", "y" * 63, "z" * 64, "w" * 9_000)
 _NUMBERS = (0, -1, 1, 63, 64, -64, -65, 8191, 8192, 2**31, 2**55, -(2**62), 2**63 - 1, -(2**63))
 _REALS = (0.0, -0.0, 1.5, float("inf"), 5e-324, -1e308)
 _MONEY = ("0", "-0.01", "1.27", "1.28", "9999999999.99", "-9999999999.99", "42949672.96")
