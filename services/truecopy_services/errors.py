@@ -3,7 +3,7 @@
 from truecopy_bus.errors import UnavailableError
 from truecopy_schemas.errors import TruecopyError
 
-__all__ = ["AppNotFoundError", "DeclarationError", "NoAnswerError", "SettingError", "UsageError"]
+__all__ = ["AppNotFoundError", "DeclarationError", "NoAnswerError", "SettingError", "UnprovenError", "UsageError"]
 
 
 class UsageError(TruecopyError):
@@ -38,3 +38,11 @@ class NoAnswerError(UnavailableError):
             f"{what}: no answer in {waited_s:g} s (TRUECOPY_TIMEOUT_S); check the addresses, or wait until it is back"
         )
         self.what, self.waited_s = what, waited_s
+
+
+class UnprovenError(TruecopyError):
+    """What was measured is not a true copy, so its speed means nothing. Run `truecopy check` to see where it differs."""
+
+    def __init__(self, *, projection: str, verdict: str) -> None:
+        super().__init__(f"{projection}: seen {verdict}, expected EQUAL; nothing is measured of a copy that is not proven")
+        self.projection, self.verdict = projection, verdict

@@ -18,10 +18,10 @@ import fastavro
 import orjson
 import polars
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from workload import PARTITIONS, CustomerChanged
 
 from truecopy_schemas.avro_schema import avro_schema
 from truecopy_schemas.control import CONTROL_KEY
+from truecopy_services.benchmark.workload import PARTITIONS, CustomerChanged
 
 FETCH_RECORDS = 50_000
 FETCH_BYTES = 8 * 1024 * 1024

@@ -10,9 +10,14 @@ from datetime import UTC, datetime, timedelta
 
 from truecopy_projections.projection import Projection
 from truecopy_schemas import Event
+from truecopy_services.app import Truecopy
+from truecopy_services.config import Settings
+
+__all__ = ["ENTITY", "PARTITIONS", "REGIMES", "Customer", "CustomerChanged", "app", "changes", "copied", "reduced"]
 
 ENTITY = "bench.customer"
 PARTITIONS = 4
+REGIMES = ("repeating", "spread")
 KEYS_AT_A_TIME = 5_000
 VERSIONS = 10
 _START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,6 +50,14 @@ reduced = Projection("bench_reduced", entity=ENTITY, row=Customer)
 def _count(row: Customer | None, event: CustomerChanged, _: object) -> Customer:
     visits = event.visits if row is None else row.visits + 1
     return Customer(customer=event.customer, visits=visits, balance=event.balance, active=event.active, seen_at=event.seen_at)
+
+
+def app(settings: Settings) -> Truecopy:
+    """A service that publishes and copies the benchmark's entity."""
+    found = Truecopy("bench", partitions=PARTITIONS, settings=settings)
+    found.add(copied)
+    found.add(reduced)
+    return found
 
 
 def changes(regime: str, events: int) -> Iterator[tuple[str, CustomerChanged]]:
