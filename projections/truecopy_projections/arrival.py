@@ -5,6 +5,7 @@ a version is an event of its key, even if its body does not decode: it counts as
 """
 
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from truecopy_bus.record import Record
@@ -15,10 +16,12 @@ from truecopy_schemas.codec import Decoder, read_version
 from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, Genesis, Mark
 from truecopy_schemas.control import decode as decode_control
 from truecopy_schemas.errors import ForeignRecordError, InvalidSchemaError, NewerFormatError, TruecopyError, UndecodableError
-from truecopy_schemas.framing import unframe
+from truecopy_schemas.framing import FRAME_BYTES, unframe
 from truecopy_schemas.limits import KEY_BYTES_MAX
 
 __all__ = ["Arrival", "Control", "Foreign", "Item", "Reading", "Writer", "control_of"]
+
+_VALUE, _HEAD = itemgetter(Record._fields.index("value")), itemgetter(slice(FRAME_BYTES))
 
 
 class Writer(NamedTuple):
@@ -103,8 +106,9 @@ class Reading:
 
     def unknown(self, records: Iterable[Record]) -> frozenset[int]:
         """The schema ids among these records that it was not told of."""
-        heads = {r.value[:5] for r in records if r.value and len(r.value) > 5 and r.key != CONTROL_KEY}
-        return frozenset(int.from_bytes(head[1:]) for head in heads if head[0] == 0) - self._writers.keys()
+        heads = set(map(_HEAD, filter(None, map(_VALUE, records))))
+        ids = {int.from_bytes(head[1:]) for head in heads if len(head) == FRAME_BYTES and not head[0]}
+        return frozenset(ids - self._writers.keys())
 
     def items(self, records: Iterable[Record]) -> list[Item]:
         """What the records are, in their order. Raises NewerFormatError for a control record of a newer Truecopy."""

@@ -6,6 +6,9 @@ read record by record, which finds out what it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from math import isnan
+from operator import itemgetter
 from typing import Annotated, Any, NamedTuple
 
 from truecopy_bus.record import Record
@@ -28,6 +31,10 @@ __all__ = ["Batch", "Columnar", "Part", "Rows", "Run"]
 
 _Values = Sequence[Any]
 
+# One call each for a whole batch, and no bytecode for each of its records.
+_PARTITION, _KEY, _VALUE = (itemgetter(Record._fields.index(name)) for name in ("partition", "key", "value"))
+_HEAD, _BODY = itemgetter(slice(FRAME_BYTES)), itemgetter(slice(FRAME_BYTES, None))
+
 
 class Source(NamedTuple):
     """Where a field of the row comes from: the event's field of that name, a constant (one value), or else the source key."""
@@ -40,9 +47,12 @@ class Source(NamedTuple):
     def values(self, columns: Columns, at: Sequence[int], keys: Sequence[str]) -> _Values:
         if not self.event:
             return self.constant * len(at) or keys
-        found = columns.values(self.event, at)
-        store = self.store
-        return found if store is None else [None if value is None else store(value) for value in found]
+        found, store = columns.values(self.event, at), self.store
+        if store is None:
+            return found
+        if self.kind is Kind.REAL and None not in found and not any(map(isnan, found)):
+            return list(map((0.0).__add__, found))  # there is one zero
+        return [None if value is None else store(value) for value in found]
 
     def encoded(self, columns: Columns, at: Sequence[int], keys: Sequence[str]) -> list[bytes]:
         """The values' canonical bytes."""
@@ -119,13 +129,12 @@ class Columnar:
         if found is None:
             return None
         parts, ordered = found
-        names: list[Any] = [record.key for record in ordered]
-        values: list[Any] = [record.value for record in ordered]
+        names: list[Any] = list(map(_KEY, ordered))
+        values: list[Any] = list(map(_VALUE, ordered))
         keys = _keys(set(names))
         if keys is None or None in values:
             return None
-        heads = [value[:FRAME_BYTES] for value in values]
-        bodies = [value[FRAME_BYTES:] for value in values]
+        heads, bodies = list(map(_HEAD, values)), list(map(_BODY, values))
         ways = {head: self._way(head) for head in set(heads)}
         rows: list[Rows] = []
         total = len(bodies)
@@ -156,22 +165,24 @@ class Columnar:
 def _parted(records: Sequence[Record]) -> tuple[list[Part], list[Record]] | None:
     """The batch by partition, cut at its control records; None if one of those can't be read."""
     by_partition: dict[int, list[Record]] = {}
-    for record in records:
-        by_partition.setdefault(record.partition, []).append(record)
+    for partition, some in groupby(records, _PARTITION):
+        by_partition.setdefault(partition, []).extend(some)
     ordered: list[Record] = []
     parts = []
-    for partition, some in by_partition.items():
-        runs, start = [], len(ordered)
-        for record in some:
-            if record.key != CONTROL_KEY:
-                ordered.append(record)
-                continue
-            control = control_of(record)
+    for partition, found in by_partition.items():
+        runs, start, names = [], 0, list(map(_KEY, found))
+        for _ in range(names.count(CONTROL_KEY)):
+            end = names.index(CONTROL_KEY, start)
+            control = control_of(found[end])
             if not isinstance(control, Control):
                 return None
-            runs.append(Run(start, len(ordered), record.offset + 1, control))
-            start = len(ordered)
-        runs.append(Run(start, len(ordered), some[-1].offset + 1, None))
+            first = len(ordered)
+            ordered += found[start:end]
+            runs.append(Run(first, len(ordered), found[end].offset + 1, control))
+            start = end + 1
+        first = len(ordered)
+        ordered += found[start:]
+        runs.append(Run(first, len(ordered), found[-1].offset + 1, None))
         parts.append(Part(partition, runs))
     return parts, ordered
 
@@ -181,7 +192,7 @@ def _keys(names: set[bytes | None]) -> dict[bytes, str] | None:
         keys = {name: name.decode() for name in names if name is not None}
     except UnicodeDecodeError:
         return None
-    sound = len(keys) == len(names) and all(len(name) <= KEY_BYTES_MAX and b"\0" not in name for name in keys)
+    sound = len(keys) == len(names) and max(map(len, keys), default=0) <= KEY_BYTES_MAX and b"\0" not in b"".join(keys)
     return keys if sound else None
 
 

@@ -6,12 +6,13 @@ keys have at a mark or at the end are hashed, and only those that they have at t
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from operator import itemgetter
+from itertools import repeat
+from operator import itemgetter, sub
 from typing import Any, NamedTuple
 
 from truecopy_bus.fold import DIGEST_MODULUS, UNKNOWN, follow
 from truecopy_bus.leases import Fence
-from truecopy_projections.columnar import Batch, Part, Run
+from truecopy_projections.columnar import Batch, Run
 from truecopy_projections.digest import bucket_of_name, row_hashes, shifted
 from truecopy_projections.marks import checkpoint
 from truecopy_projections.projection import Address, Projection
@@ -46,22 +47,19 @@ def plan_columns(
 
     `known` has what is known of the batch's keys; what it lacks is new.
     """
-    if len(batch.parts) > 1 and sum(len(_names(batch, part)) for part in batch.parts) != len(batch.keys):
+    names = [set(batch.names[part.runs[0].start : part.runs[-1].end]) for part in batch.parts]
+    if sum(map(len, names)) != len(batch.keys):
         return None  # a key in two partitions
     plans = []
     latest: dict[str, Latest] = {}
-    for part in batch.parts:
+    for part, own in zip(batch.parts, names, strict=True):
         if part.partition in states and part.partition in fences:
-            share = _Share(projection, batch, known, states[part.partition], _names(batch, part))
+            share = _Share(projection, batch, known, states[part.partition], own)
             if not all(map(share.take, part.runs)):
                 return None
             plans.append(share.finished(fences[part.partition]))
             latest |= share.latest()
     return Planned(plans, latest)
-
-
-def _names(batch: Batch, part: Part) -> set[bytes]:
-    return set(batch.names[part.runs[0].start : part.runs[-1].end])
 
 
 class _Share:
@@ -76,14 +74,10 @@ class _Share:
         names: Collection[bytes],
     ) -> None:
         self.projection, self.batch, self.was, self.state = projection, batch, was, was
-        self.heads: dict[bytes, _Head] = dict.fromkeys(names, UNKNOWN)
-        self.stored: dict[bytes, bytes] = {}
-        for name in names:
-            if (latest := known.get(batch.keys[name])) is not None:
-                version, element, row = latest
-                self.heads[name] = (version, element, b"")
-                if row:
-                    self.stored[name] = row
+        found = map(known.get, map(batch.keys.__getitem__, names), repeat(UNKNOWN))
+        # To begin with, the third of a head is its row's hash and not the element before: `follow` replaces it unseen.
+        self.heads: dict[bytes, _Head] = dict(zip(names, found, strict=True))
+        self.stored = {name: row for name, (_, _, row) in self.heads.items() if row}
         self.hashes = dict(self.stored)
         self.rows: dict[bytes, int] = {}
         self.checkpoints: list[Checkpoint] = []
@@ -99,42 +93,43 @@ class _Share:
         moved += _sum_of(map(_element, map(heads.__getitem__, last)))
         if len(batch.rows) > 1:
             last = {batch.names[at]: at for at in range(run.start, run.end) if batch.rows[batch.which[at]].way.effect}
-        moves = self._settle(last)
         state = self.state
         self.state = replace(
             state,
             position=run.position,
             count=state.count + run.end - run.start,
             input_digest=(state.input_digest + moved) % DIGEST_MODULUS,
-            rows=shifted(state.rows, moves),
-            row_digest=(state.row_digest + sum(moves.values())) % DIGEST_MODULUS,
+            row_digest=(state.row_digest + self._settle(last)) % DIGEST_MODULUS,
         )
         return run.control is None or self._mark(run)
 
-    def _settle(self, last: dict[bytes, int]) -> dict[int, int]:
-        """Let the rows be what these last events of their keys make of them. Returns how far each bucket moves."""
-        batch, moves = self.batch, dict[int, int]()
+    def _settle(self, last: dict[bytes, int]) -> int:
+        """Let the rows be what these last events of their keys make of them. Returns how far the row digest moves."""
+        batch, moved = self.batch, 0
         for number, rows in enumerate(batch.rows):
             mine = last if len(batch.rows) == 1 else {name: at for name, at in last.items() if batch.which[at] == number}
             if not mine or not rows.way.effect:
                 continue
-            hashes: Collection[bytes]
+            hashes: Sequence[bytes]
             if rows.way.sources is None or rows.columns is None:
                 hashes = [b""] * len(mine)
             else:
-                keys, places = [batch.keys[name] for name in mine], [batch.place[at] for at in mine.values()]
+                keys, places = list(map(batch.keys.__getitem__, mine)), list(map(batch.place.__getitem__, mine.values()))
                 fields = [source.encoded(rows.columns, places, keys) for source in rows.way.sources]
                 hashes = row_hashes(self.projection.id, keys, fields)
-            known = self.hashes
-            for name, new in zip(mine, hashes, strict=True):
-                old = known.get(name, b"")
-                if new != old:
-                    bucket = bucket_of_name(name)
-                    move = int.from_bytes(new) - int.from_bytes(old) if old else int.from_bytes(new)
-                    moves[bucket] = moves[bucket] + move if bucket in moves else move
-                    known[name] = new
+            moved += _sum_of(hashes) - _sum_of(map(self.hashes.get, mine, repeat(b"")))
+            self.hashes.update(zip(mine, hashes, strict=True))
             self.rows.update(mine)
-        return moves
+        return moved
+
+    def _sums(self) -> bytes:
+        """The digest's buckets after all rows that were settled."""
+        moves: dict[int, int] = {}
+        new = map(int.from_bytes, map(self.hashes.__getitem__, self.rows))
+        old = map(int.from_bytes, map(self.stored.get, self.rows, repeat(b"")))
+        for bucket, move in zip(map(bucket_of_name, self.rows), map(sub, new, old), strict=True):
+            moves[bucket] = moves.get(bucket, 0) + move
+        return shifted(self.was.rows, moves)
 
     def _mark(self, run: Run) -> bool:
         assert run.control is not None
@@ -148,8 +143,11 @@ class _Share:
         return True
 
     def latest(self) -> dict[str, Latest]:
-        keys, hashes = self.batch.keys, self.hashes
-        return {keys[name]: (version, element, hashes.get(name, b"")) for name, (version, element, _) in self.heads.items()}
+        versions, elements, _ = zip(*self.heads.values(), strict=True) if self.heads else ((), (), ())
+        hashes = map(self.hashes.get, self.heads, repeat(b""))
+        return dict(
+            zip(map(self.batch.keys.__getitem__, self.heads), zip(versions, elements, hashes, strict=True), strict=True)
+        )
 
     def finished(self, fence: Fence) -> PartitionPlan:
         batch, hashes, heads = self.batch, self.hashes, self.heads
@@ -158,20 +156,20 @@ class _Share:
         for number, rows in enumerate(batch.rows):
             whole = len(batch.rows) == 1
             mine = self.rows if whole else {name: at for name, at in self.rows.items() if batch.which[at] == number}
-            keys = [batch.keys[name] for name in mine]
+            keys = list(map(batch.keys.__getitem__, mine))
             if rows.way.sources is None or rows.columns is None:
                 gone |= {(key, ()) for name, key in zip(mine, keys, strict=True) if name in self.stored}
                 continue
-            places = [batch.place[at] for at in mine.values()]
+            places = list(map(batch.place.__getitem__, mine.values()))
             fields = [source.values(rows.columns, places, keys) for source in rows.way.sources]
             own = list(map(heads.__getitem__, mine))
             copies.append(Copies(keys, fields, list(map(hashes.__getitem__, mine)), own))
-        copied = {name for name in self.rows if self.hashes.get(name)}
+        others = self.heads.keys() - {name for name in self.rows if hashes.get(name)}
         return PartitionPlan(
             fence=fence,
             was=self.was,
-            state=self.state,
-            keys={batch.keys[name]: head_state(head) for name, head in heads.items() if name not in copied},
+            state=replace(self.state, rows=self._sums()),
+            keys={batch.keys[name]: head_state(heads[name]) for name in others},
             drops=frozenset(gone),
             copies=tuple(copies),
             checkpoints=tuple(self.checkpoints),

@@ -15,7 +15,8 @@ from dataclasses import is_dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from enum import Enum
-from math import nan
+from math import isnan, nan
+from operator import itemgetter
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 from uuid import UUID
 
@@ -88,21 +89,19 @@ def encode(value: Any) -> bytes:
 
 
 def encoded(values: Sequence[Any]) -> list[bytes]:
-    """`encode` of a column's values, faster where they are all of one of the common types."""
+    """`encode` of a column's values, without bytecode for each where they are all of one of the common types."""
     kinds = set(map(type, values))
     kind = kinds.pop() if len(kinds) == 1 else None
     if kind is str:
-        return _prefixed(b"s", [value.encode() for value in values])
+        return _prefixed(b"s", list(map(str.encode, values)))
     if kind is int:
-        return _prefixed(b"i", [b"%d" % value for value in values])
+        return _prefixed(b"i", list(map(b"%d".__mod__, values)))
     if kind is bytes:
         return _prefixed(b"x", values)
     if kind is bool:
-        true, false = encode(True), encode(False)
-        return [true if value else false for value in values]
+        return list(map({True: encode(True), False: encode(False)}.__getitem__, values))
     if kind is float:
-        head, pack = b"f" + (8).to_bytes(4), struct.Struct(">d").pack
-        return [head + pack(nan if value != value else value) for value in values]
+        return _encoded_reals(values)
     if kind is datetime:
         return encoded_times([(value - _EPOCH) // _MICROSECOND for value in values])
     return [encode(value) for value in values]
@@ -112,12 +111,20 @@ def encoded_times(micros: Sequence[int | None]) -> list[bytes]:
     """`encoded` of datetimes that are given in microseconds since 1970."""
     if None in micros:
         return [encode(None) if value is None else encoded_times([value])[0] for value in micros]
-    return _prefixed(b"t", [b"%d" % value for value in micros if value is not None])
+    return _prefixed(b"t", list(map(b"%d".__mod__, micros)))
+
+
+def _encoded_reals(values: Sequence[float]) -> list[bytes]:
+    if any(map(isnan, values)):  # all NaNs are one
+        values = [nan if value != value else value for value in values]
+    packed = struct.pack(f">{len(values)}d", *values)
+    return list(map((b"f" + (8).to_bytes(4)).__add__, map(itemgetter(0), struct.iter_unpack("8s", packed))))
 
 
 def _prefixed(letter: bytes, contents: Sequence[bytes]) -> list[bytes]:
-    heads = {length: letter + length.to_bytes(4) for length in set(map(len, contents))}
-    return [heads[len(content)] + content for content in contents]
+    lengths = list(map(len, contents))
+    heads = {length: letter + length.to_bytes(4) for length in set(lengths)}
+    return list(map(bytes.__add__, map(heads.__getitem__, lengths), contents))
 
 
 def _is_unicode(value: str) -> bool:

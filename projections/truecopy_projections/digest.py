@@ -39,10 +39,10 @@ def row_hash(table: str, key: str, values: Iterable[Any]) -> bytes:
 def row_hashes(table: str, keys: Sequence[str], columns: Sequence[Sequence[bytes]]) -> list[bytes]:
     """`row_hash` of many rows at once, from their source keys and the `encoded` columns of their values."""
     labelled = blake2b(encode(table), digest_size=_HASH_BYTES, key=_ROW_LABEL)
-    hashes = []
-    for parts in zip(encoded(keys), *columns, strict=True):
-        one = labelled.copy()
-        one.update(b"".join(parts))
+    copied, hashes = labelled.copy, []
+    for told in map(b"".join, zip(encoded(keys), *columns, strict=True)):
+        one = copied()
+        one.update(told)
         hashes.append(one.digest())
     return hashes
 

@@ -78,7 +78,7 @@ def _timestamp_text(value: datetime) -> str:
         if value.tzinfo is None:
             raise ValueError(f"{value!r} has no time zone; give it one")
         value = value.astimezone(UTC)
-    return value.isoformat(timespec="microseconds")[:26] + "Z"
+    return f"{value.isoformat(timespec='microseconds')[:26]}Z"
 
 
 def _decimal_text(precision: int, scale: int) -> Convert:

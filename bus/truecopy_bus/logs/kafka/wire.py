@@ -166,7 +166,7 @@ class Cluster:
             where = TopicPartition(topic, partition)
             # The consumer's own decoder: it checks the CRCs and leaves out what was aborted.
             found = PartitionRecords(where, MemoryRecords(rest[-1]), aborted, offset, None, None, True, READ_COMMITTED)
-            return list(plain(found))
+            return plain(found)
 
     async def create(self, topic: str, partitions: int, replication: int, settings: Mapping[str, str]) -> None:
         """Create the topic, or find that it exists. Settings that this broker does not know are a ValueError."""
