@@ -145,6 +145,38 @@ def test_every_bound_is_a_named_constant_with_a_reason() -> None:
                     assert explained or line.startswith("#"), f"{path}: {ast.unparse(statement)} has no reason"
 
 
+BOUNDING = ("_s", "_ms", "_max", "_min", "timeout", "maxsize", "max_size")
+"""How the names of parameters and fields end that bound a wait or a size."""
+
+
+def unnamed(path: Path) -> Iterator[str]:
+    """Waits and sizes that are a bare number: in a call, as a parameter's default, as a field's."""
+
+    def is_bare(value: ast.AST | None) -> bool:
+        if isinstance(value, ast.Call):
+            return any(keyword.arg == "default" and is_bare(keyword.value) for keyword in value.keywords)
+        return isinstance(value, ast.Constant) and type(value.value) in (int, float) and value.value not in (0, 1)
+
+    for node in ast.walk(ast.parse(path.read_text())):
+        named: list[tuple[str, ast.AST | None]] = []
+        if isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            named = [(keyword.arg or "", keyword.value) for keyword in node.keywords]
+            named += [(f"{called}_s", argument) for argument in node.args[:1] if called in ("sleep", "wait", "timeout")]
+        elif isinstance(node, ast.arguments):
+            named = [(one.arg, value) for one, value in zip(reversed(node.args), reversed(node.defaults), strict=False)]
+            named += [(one.arg, value) for one, value in zip(node.kwonlyargs, node.kw_defaults, strict=True)]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id.islower():
+            named = [(node.target.id, node.value)]
+        yield from (name for name, value in named if name.endswith(BOUNDING) and is_bare(value))
+
+
+@pytest.mark.parametrize(("layer", "path"), SHIPPED)
+def test_no_wait_and_no_size_is_a_bare_number(layer: str, path: Path) -> None:
+    if "testing" not in path.relative_to(ROOT / layer).parts:  # suites ask for what their cases are about
+        assert list(unnamed(path)) == []
+
+
 def test_the_tree_holds_no_path_of_a_machine_and_no_secret() -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True, timeout=30)
     texts = [ROOT / name for name in tracked.stdout.split("\0") if name.endswith((".py", ".md", ".toml", ".yml", ".yaml"))]

@@ -26,7 +26,10 @@ __all__ = [
     "RELAY_CHECK_S",
     "RELAY_POLL_S",
     "RELAY_ROWS_MAX",
+    "RELAY_STAYING_ROWS",
+    "REQUEST_TIMEOUT_S",
     "SNAPSHOTS_MAX",
+    "STALL_TIMEOUT_S",
     "STATEMENT_TIMEOUT_S",
     "TAIL_RECORDS_FIRST",
     "TAIL_RECORDS_MAX",
@@ -37,7 +40,7 @@ RECORD_BYTES_MAX = 1_000_000
 APPEND_RECORDS_MAX = 5_000
 """Records in one append. Above this a batch gains nothing and a lost reply costs more to send again."""
 APPEND_TIMEOUT_S = 30.0
-"""Seconds until an append is given up. aiokafka's own waits have no end when brokers are away."""
+"""Seconds until an append, or reading one back, is given up. aiokafka's own waits have no end when brokers are away."""
 READ_RECORDS_MAX = 50_000
 """Records that one read returns at most: what a worker holds in memory, and what one transaction writes."""
 READ_BYTES_MAX = 32 * 1024 * 1024
@@ -48,6 +51,10 @@ LOG_POLL_S = 0.005
 """Seconds between looks at the embedded log by a waiting reader of another process."""
 CONNECT_TIMEOUT_S = 10.0
 """Seconds for a connection to a broker or a database."""
+REQUEST_TIMEOUT_S = 10.0
+"""Seconds for one answer of a broker that we are connected to."""
+STALL_TIMEOUT_S = 10.0
+"""Seconds of fetching nothing from Kafka, though there is something, until the connection is made anew."""
 STATEMENT_TIMEOUT_S = 60.0
 """Seconds for one statement, and for SQLite's wait on a lock."""
 SNAPSHOTS_MAX = 4
@@ -66,6 +73,8 @@ RELAY_BYTES_MAX = 32 * 1024 * 1024
 """Bytes of bodies that one pass of a relay holds in memory (soft: one row more may come)."""
 RELAY_POLL_S = 0.02
 """Seconds between looks of an idle relay at what other processes have published."""
+RELAY_STAYING_ROWS = 100
+"""Rows that stay in the outbox, for each so many of which an idle relay looks again one RELAY_POLL_S later."""
 RELAY_CHECK_S = 1.0
 """Seconds between looks of a relay for new entities, and at the life of each topic that it fills."""
 REFUSED_RETRY_S = 10.0

@@ -14,7 +14,7 @@ class Outage:
 
     def __init__(self, logger: logging.Logger, name: str) -> None:
         self._logger, self._name = logger, name
-        self._since, self._said, self._pause_s = 0.0, False, BACKOFF_FIRST_S
+        self._since, self._said, self._pause_s = 0.0, False, 0.0
         self.fault: Exception | None = None
         """What is away now, None if nothing is."""
 

@@ -12,6 +12,7 @@ _SEED = 0x9747B28C
 _M = 0x5BD1E995
 _MASK = 0xFFFFFFFF
 _KEYS_CACHED = 65_536
+"""Keys whose partition is remembered, some 100 bytes each."""
 
 
 def murmur2(data: bytes) -> int:

@@ -45,16 +45,19 @@ class Prepared(NamedTuple):
 
 
 def prepare(changes: Iterable[Change], tx: str | None) -> list[Prepared]:
-    """Validate and encode. Raises InvalidEventError or OversizeEventError for the first event that can't be published."""
-    prepared = []
+    """Validate and encode. Raises InvalidEventError or OversizeEventError for the first event that can't be published.
+
+    That is also the first beyond PUBLISH_EVENTS_MAX: no more of `changes` is taken, which may have no end.
+    """
+    prepared: list[Prepared] = []
     for key, event, *expected in changes:
         declared = _declared(type(event))
+        if len(prepared) == PUBLISH_EVENTS_MAX:
+            problem = f"more than {PUBLISH_EVENTS_MAX} events in one call; publish them in several"
+            raise InvalidEventError(event_name=declared.subject, problem=problem)
         _refuse_odd_key(key, declared)
         body = encode(event, version=1, tx=tx)
         prepared.append(Prepared(declared, key, expected[0] if expected else None, body))
-    if len(prepared) > PUBLISH_EVENTS_MAX:
-        problem = f"{len(prepared)} events in one call, at most {PUBLISH_EVENTS_MAX} are taken"
-        raise InvalidEventError(event_name=prepared[0].declared.subject, problem=problem)
     return prepared
 
 

@@ -37,6 +37,7 @@ from truecopy_bus.limits import (
     MARK_WRITING_S,
     RELAY_CHECK_S,
     RELAY_POLL_S,
+    RELAY_STAYING_ROWS,
 )
 from truecopy_bus.log import Log, without_beginning
 from truecopy_bus.outage import Outage
@@ -348,7 +349,7 @@ class Relay:
     def _idle_s(self) -> float:
         # Rows that can't be sent are looked at again and again; many of them are looked at less often.
         staying = sum(held.staying for entity in self._entities.values() for held in entity.held.values())
-        return min(RELAY_CHECK_S, RELAY_POLL_S * (1 + staying // 100))
+        return min(RELAY_CHECK_S, RELAY_POLL_S * (1 + staying // RELAY_STAYING_ROWS))
 
 
 def _now() -> float:

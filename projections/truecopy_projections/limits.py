@@ -8,6 +8,7 @@ __all__ = [
     "CHECK_POLL_S",
     "CHECK_WAIT_S",
     "COLUMN_RECORDS_MIN",
+    "DETAIL_CHARS_MAX",
     "INCARNATION_CHECK_S",
     "KEYS_PARKED_MAX",
     "PARKED_RETRY_S",
@@ -31,6 +32,8 @@ KEYS_PARKED_MAX = 1_000
 """Parked keys of a partition. More is no longer a few bad keys but a fault of the whole: the partition halts."""
 WAITING_BYTES_MAX = 64 * 1024 * 1024
 """Bytes that wait behind parked keys of a partition before it halts."""
+DETAIL_CHARS_MAX = 1_000
+"""Characters of the reason that is kept with a waiting record: a reducer's error may quote all that it was given."""
 CHECKPOINTS_KEPT = 10_000
 """Checkpoints kept for each partition: nearly three hours of marks at one a second."""
 COLUMN_RECORDS_MIN = 200

@@ -14,7 +14,7 @@ from truecopy_bus.fold import DIGEST_MODULUS, Head, Verdict, fold, moved
 from truecopy_bus.leases import Fence
 from truecopy_projections.arrival import Arrival, Control, Foreign, Item
 from truecopy_projections.digest import shifted
-from truecopy_projections.limits import KEYS_PARKED_MAX, WAITING_BYTES_MAX
+from truecopy_projections.limits import DETAIL_CHARS_MAX, KEYS_PARKED_MAX, WAITING_BYTES_MAX
 from truecopy_projections.marks import checkpoint
 from truecopy_projections.projection import Address, Projection
 from truecopy_projections.rows import RottenRowError, Rows
@@ -336,7 +336,7 @@ class _Partition:
             key=event.key if event else None,
             version=event.version if event else None,
             reason=reason,
-            detail=detail,
+            detail=detail[:DETAIL_CHARS_MAX],
             record_key=record.key,
             record_value=record.value,
             headers=record.headers,

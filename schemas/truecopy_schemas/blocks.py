@@ -24,7 +24,7 @@ import fastavro
 import orjson
 
 from truecopy_schemas.avro_schema import AvroSchema
-from truecopy_schemas.limits import LONG_MAX
+from truecopy_schemas.limits import LONG_MAX, VARINT_BYTES_MAX
 
 try:
     import polars
@@ -41,7 +41,7 @@ _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 _MICROS = ((_FIRST - _EPOCH) // _MICROSECOND, (_LAST - _EPOCH) // _MICROSECOND)
 _DAYS = (date.min.toordinal() - _EPOCH_DAY, date.max.toordinal() - _EPOCH_DAY)
 _UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
-_VARINT_GROUPS = range(1, 10)
+_VARINT_GROUPS = range(1, VARINT_BYTES_MAX)
 _BRANCHES = {0, 2}
 
 _Values = list[Any]

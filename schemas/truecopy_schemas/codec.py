@@ -32,6 +32,8 @@ from truecopy_schemas.varint import leading_long
 __all__ = ["Decoder", "encode", "read_version"]
 
 _E = TypeVar("_E", bound=Event)
+_TOLD_CHARS_MAX = 1_000
+"""Characters of what is told of an invalid event: each field of a long list may be wrong."""
 
 
 def encode(event: Event, *, version: int, tx: str | None = None) -> bytes:
@@ -165,4 +167,4 @@ def _copied(value: Any) -> Any:
 
 def _told(fault: ValidationError) -> str:
     told = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in fault.errors(include_url=False))
-    return "; ".join(told)[:1_000]
+    return "; ".join(told)[:_TOLD_CHARS_MAX]

@@ -119,7 +119,7 @@ class RegistryState:
         """The value to append under the subject's UTF-8 as key, or the registration that exists.
 
         The subject's own mode judges unless another is given. Raises IncompatibleSchemaError, and
-        InvalidSchemaError above SCHEMA_BYTES_MAX.
+        InvalidSchemaError above SCHEMA_BYTES_MAX or when no id is left below SCHEMA_ID_MAX.
         """
         mark = fingerprint(schema)
         if (held := self.find(subject, mark)) is not None:
@@ -130,6 +130,9 @@ class RegistryState:
         if size > SCHEMA_BYTES_MAX:
             problem = f"the schema has {size} bytes, the limit is {SCHEMA_BYTES_MAX}"
             raise InvalidSchemaError(where=subject, problem=problem, remedy="split the event")
+        if self.next_id > SCHEMA_ID_MAX:
+            problem = f"the highest schema id, {SCHEMA_ID_MAX}, is claimed already"
+            raise InvalidSchemaError(where=subject, problem=problem, remedy="find who claimed it, and give them a topic apart")
         return _written(
             "claim",
             subject,

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from truecopy_bus.limits import (
+    CONNECT_TIMEOUT_S,
     LEASE_S,
     MARK_EVENTS_MAX,
     MARK_IDLE_S,
@@ -24,10 +25,12 @@ from truecopy_bus.limits import (
 from truecopy_projections.limits import CHECK_WAIT_S, READ_AT_LEAST_S
 from truecopy_services.errors import SettingError
 
-__all__ = ["MEMORY", "Settings"]
+__all__ = ["MEMORY", "NAMESPACE_CHARS_MAX", "Settings"]
 
 PREFIX = "TRUECOPY_"
 MEMORY = "memory:"
+NAMESPACE_CHARS_MAX = 60
+"""Characters of a namespace: with the longest entity's it stays below the 249 that Kafka allows in the name of a topic."""
 _NAMESPACE = r"^([A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*)?$"
 
 
@@ -48,12 +51,12 @@ class Settings(BaseSettings):
     """`sqlite:PATH`, `memory:` or `postgresql://user:password@host:port/database`."""
     kafka_password: SecretStr | None = None
     """Goes with `sasl_username` in the address of the log."""
-    namespace: str = Field(default="", pattern=_NAMESPACE, max_length=60)
+    namespace: str = Field(default="", pattern=_NAMESPACE, max_length=NAMESPACE_CHARS_MAX)
     """Stands before the topics, with a dot: what it separates shares a log without meeting."""
     home: Path = Path(".truecopy")
     """The folder of the files that are not named."""
 
-    timeout_s: float = Field(default=10.0, gt=0)
+    timeout_s: float = Field(default=CONNECT_TIMEOUT_S, gt=0)
     """Until something that does not answer is told as unreachable."""
     statement_timeout_s: float = Field(default=STATEMENT_TIMEOUT_S, gt=0)
     """For one statement of a database, and for its locks."""

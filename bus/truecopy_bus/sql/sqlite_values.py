@@ -41,6 +41,8 @@ _STATEMENT_ROWS_MAX = 500
 """Rows in one statement: larger ones are no faster, and are parsed anew each time."""
 _STATEMENT_VALUES_MAX = 32_766
 """Parameters of one statement: SQLite's default limit."""
+_STATEMENTS_CACHED = 1_024
+"""Texts of statements that are kept of each kind: some for each table, and one for each number of rows."""
 
 Convert = Callable[[Any], Any]
 Decoders = tuple[tuple[int, Convert], ...]
@@ -181,7 +183,7 @@ def bound(value: Any) -> Any:
             return value
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=_STATEMENTS_CACHED)
 def native(sql: str) -> str:
     """`$1` as `?1`: SQLite takes that by number, and the standard library accepts it with a sequence."""
     return re.sub(r"\$(\d+)", r"?\1", sql)
@@ -209,7 +211,7 @@ def _names(shape: Shape) -> tuple[str, ...]:
     return tuple(column.name for column in shape.columns)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=_STATEMENTS_CACHED)
 def put_statement(shape: Shape, rows: int) -> str:
     """Insert so many whole rows, or replace those with their keys."""
     names = _names(shape)
@@ -220,13 +222,13 @@ def put_statement(shape: Shape, rows: int) -> str:
     )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=_STATEMENTS_CACHED)
 def pick_statement(shape: Shape, by: tuple[str, ...], keys: int) -> str:
     """The whole rows that match one of so many keys."""
     return f"SELECT {listed(_names(shape))} FROM {quoted(shape.name)} WHERE {_match(by, keys)}"
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=_STATEMENTS_CACHED)
 def drop_statement(shape: Shape, by: tuple[str, ...], keys: int) -> str:
     """Delete the rows that match one of so many keys."""
     return f"DELETE FROM {quoted(shape.name)} WHERE {_match(by, keys)}"

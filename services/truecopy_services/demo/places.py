@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import apsw
 
 from truecopy_bus.errors import TopicMissingError, UnavailableError
+from truecopy_bus.limits import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S
 from truecopy_bus.registry import SCHEMAS_TOPIC
 from truecopy_services.config import Settings
 from truecopy_services.errors import UsageError
@@ -119,7 +120,7 @@ async def _delete_topics(settings: Settings) -> None:
 def _sqlite(path: str, statement: str) -> list[tuple[Any, ...]]:
     connection = apsw.Connection(path)
     try:
-        connection.set_busy_timeout(10_000)
+        connection.set_busy_timeout(int(1_000 * STATEMENT_TIMEOUT_S))
         return list(connection.execute(statement))
     finally:
         connection.close()
@@ -128,8 +129,8 @@ def _sqlite(path: str, statement: str) -> list[tuple[Any, ...]]:
 async def _postgres(address: str, statement: str) -> list[tuple[Any, ...]]:
     import asyncpg
 
-    connection = await asyncpg.connect(address, timeout=10)
+    connection = await asyncpg.connect(address, timeout=CONNECT_TIMEOUT_S)
     try:
-        return [tuple(row) for row in await connection.fetch(statement, timeout=60)]
+        return [tuple(row) for row in await connection.fetch(statement, timeout=STATEMENT_TIMEOUT_S)]
     finally:
-        await connection.close(timeout=10)
+        await connection.close(timeout=CONNECT_TIMEOUT_S)

@@ -24,6 +24,8 @@ from truecopy_services.working import first_error
 
 __all__ = ["Outcome", "tell"]
 
+BARS_S = 0.2
+"""Seconds between moves of the bars."""
 MARKS_MIN = 20
 """Marks that each replica is to be compared at, at the least."""
 SETTINGS: Mapping[str, Any] = {"mark_events": 100, "batch_records": 500, "lease_s": 2.0, "mark_idle_s": 5.0}
@@ -210,7 +212,7 @@ async def _watch(progress: Progress, watched: Mesh, total: int) -> None:
     try:
         while True:
             await _moved(progress, watched, published, tasks)
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(BARS_S)
     finally:
         await _moved(progress, watched, published, tasks)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from truecopy_bus.limits import APPEND_TIMEOUT_S, CONNECT_TIMEOUT_S, RECORD_BYTES_MAX
+from truecopy_bus.limits import APPEND_TIMEOUT_S, CONNECT_TIMEOUT_S, RECORD_BYTES_MAX, REQUEST_TIMEOUT_S, STALL_TIMEOUT_S
 
 __all__ = [
     "BATCH_BYTES_MAX",
@@ -48,11 +48,11 @@ class KafkaSettings:
 
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     """Seconds until the first answer of a broker, and for closing a connection."""
-    request_timeout_s: float = 10.0
+    request_timeout_s: float = REQUEST_TIMEOUT_S
     """Seconds for one answer of a broker we are connected to."""
     append_timeout_s: float = APPEND_TIMEOUT_S
     """Seconds for one append, connecting included."""
-    stall_timeout_s: float = 10.0
+    stall_timeout_s: float = STALL_TIMEOUT_S
     """Seconds of fetching nothing although there is something, until a reader's connection is made anew."""
 
     replication: int = 1

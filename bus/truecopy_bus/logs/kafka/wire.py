@@ -366,14 +366,16 @@ class Consumer:
         assigned = sorted(self._consumer.assignment())
         turn = self._turn % len(assigned)
         records: list[Record] = []
+        room = READ_BYTES_MAX  # what is fetched ahead is bounded by partition, and of those there may be many
         async with _bounded(self._settings, "fetching", wait_s + self._settings.request_timeout_s):
             for partition in (*assigned[turn:], *assigned[:turn]):
-                if left := records_max - len(records):
-                    found = await self._consumer.getmany(partition, timeout_ms=0, max_records=left)
-                    records += found.get(partition, ())
+                if (left := records_max - len(records)) and room >= limits.PARTITION_FETCH_BYTES:
+                    found = (await self._consumer.getmany(partition, timeout_ms=0, max_records=left)).get(partition, ())
+                    records += found
+                    room -= sum(len(each.key or b"") + len(each.value or b"") for each in found)
             if not records:
-                found = await self._consumer.getmany(timeout_ms=int(wait_s * 1000), max_records=records_max)
-                records = [record for each in found.values() for record in each]
+                came = await self._consumer.getmany(timeout_ms=int(wait_s * 1000), max_records=records_max)
+                records = [record for each in came.values() for record in each]
         return records
 
 

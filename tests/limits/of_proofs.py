@@ -1,0 +1,146 @@
+"""Drives of the bounds that reads, checks and repairs keep: how long they wait, how often they look, how much they change."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+import pytest
+from tests.limits.clock import Clock
+from tests.limits.drives import BRIEF_S, default, drives
+from tests.limits.history import TOPIC, copied, deposited, history
+from tests.limits.metered import MeteredLog, MeteredReplica, steps
+
+from truecopy_bus import limits as bus
+from truecopy_bus.errors import LogUnavailableError, TopicMissingError
+from truecopy_bus.registry import Registry
+from truecopy_bus.token import Token
+from truecopy_projections import evidence, limits, reference
+from truecopy_projections.check import check
+from truecopy_projections.errors import NotReachedError, RepairRefusedError
+from truecopy_projections.reference import replay
+from truecopy_projections.repair import repair
+from truecopy_projections.state import StoredRow
+from truecopy_projections.verdicts import Verdict
+from truecopy_projections.worker import Worker
+from truecopy_services import reading
+from truecopy_services.cli.repair import REPAIR
+from truecopy_services.config import Settings
+from truecopy_services.reading import ReplicaReader
+from truecopy_services.service import Service
+
+INCARNATION = "a" * 32
+
+
+@drives("projections.READ_AT_LEAST_S")
+@drives("projections.READ_POLL_S")
+async def a_read_that_waits(clock: Clock) -> None:
+    assert default(ReplicaReader, "wait_s") == Settings.model_fields["at_least_s"].default == limits.READ_AT_LEAST_S
+    clock.rule(reading)
+    replica = MeteredReplica(lambda: clock.now_s)
+    await replica.install(copied, partitions=1, incarnation=INCARNATION)
+    with pytest.raises(NotReachedError, match=f"after {limits.READ_AT_LEAST_S} s"):
+        await ReplicaReader(copied, replica).get("k", at_least=Token(TOPIC, "k", 1))
+    assert clock.now_s == limits.READ_AT_LEAST_S
+    assert steps(replica.looks) == {limits.READ_POLL_S}
+
+
+@drives("projections.CHECK_WAIT_S")
+@drives("projections.CHECK_POLL_S")
+async def a_check_that_waits_for_the_replica(clock: Clock) -> None:
+    assert default(check, "wait_s") == Settings.model_fields["check_wait_s"].default == limits.CHECK_WAIT_S
+    clock.rule(evidence, reference)
+    log, registry = await history(deposited("k"))
+    replica = MeteredReplica(lambda: clock.now_s)
+    state = await log.describe(TOPIC)
+    await replica.install(copied, partitions=1, incarnation=str(state.incarnation))
+
+    found = await check(copied, replica, log, registry)
+    assert found.verdict is Verdict.BEHIND
+    assert clock.now_s == limits.CHECK_WAIT_S
+    *waiting, last = replica.looks
+    assert steps(waiting) == {limits.CHECK_POLL_S}
+    assert waiting[-1] == last == limits.CHECK_WAIT_S
+
+
+@drives("projections.CHECK_WAIT_S")
+@drives("projections.CHECK_POLL_S")
+async def a_check_that_waits_for_the_topic(clock: Clock) -> None:
+    clock.rule(evidence)
+    log = MeteredLog(lambda: clock.now_s)
+    with pytest.raises(TopicMissingError):
+        await check(copied, MeteredReplica(), log, Registry(log))
+    assert clock.now_s == limits.CHECK_WAIT_S
+    assert steps(log.looks(TOPIC)) == {limits.CHECK_POLL_S}
+
+
+@drives("bus.READ_RECORDS_MAX")
+@drives("bus.READ_WAIT_S")
+@drives("projections.REPLAY_STALL_S")
+async def a_fold_of_a_silent_log(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock.rule(reference)
+    log, registry = await history(deposited("kl"))
+
+    async def given_up_at() -> float:
+        began = clock.now_s
+        with pytest.raises(LogUnavailableError, match=f"no record for {limits.REPLAY_STALL_S:.0f} s"):
+            await replay(copied, log, registry, topic=TOPIC, upto={0: 3})
+        return clock.now_s - began
+
+    log.reads = 0
+    assert limits.REPLAY_STALL_S < await given_up_at() <= limits.REPLAY_STALL_S + bus.READ_WAIT_S
+    asked = [one for one in log.asked if one.topic == TOPIC]
+    assert {(one.records_max, one.wait_s) for one in asked} == {(bus.READ_RECORDS_MAX, bus.READ_WAIT_S)}
+
+    # It is the silence that is bounded, not the fold: each record begins it anew.
+    monkeypatch.setattr(reference, "READ_RECORDS_MAX", 1)
+    log.reads, log.slow_s = 2, limits.REPLAY_STALL_S - BRIEF_S
+    expected = 2 * log.slow_s + limits.REPLAY_STALL_S
+    assert expected < await given_up_at() <= expected + bus.READ_WAIT_S
+
+
+async def damaged(replica: MeteredReplica, rows: int) -> tuple[MeteredLog, Registry]:
+    """A log, and a replica that is right but for the amounts of so many rows."""
+    log, registry = await history(deposited(f"k{each}" for each in range(5)))
+    worker = Worker(copied, replica, log, registry, wait_s=BRIEF_S)
+    await worker.step()
+    await worker.leave()
+    contents = replica._contents[copied.id]
+    for key in list(contents.rows)[:rows]:
+        partition, row = contents.rows[key][()]
+        contents.rows[key][()] = partition, StoredRow((key, -1), row.hash)
+    return log, registry
+
+
+@drives("projections.REPAIR_LEASE_S")
+async def the_lease_of_a_repair(clock: Clock) -> None:
+    for seconds, is_taken in ((limits.REPAIR_LEASE_S - BRIEF_S, False), (limits.REPAIR_LEASE_S, True)):
+        replica = MeteredReplica(clock.monotonic)
+        log, registry = await damaged(replica, 1)
+        got: list[Any] = []
+
+        async def another(replica: MeteredReplica = replica, seconds: float = seconds, got: list[Any] = got) -> None:
+            """While the repair gathers: so much time passes, and another holder comes."""
+            replica.looking = None
+            clock.forward(seconds)
+            got += await replica.renew(copied, "!", (), lease_s=1.0)
+
+        replica.looking = another
+        if is_taken:
+            with pytest.raises(RepairRefusedError, match="taken meanwhile"):
+                await repair(copied, replica, log, registry, apply=True)
+        else:
+            assert len((await repair(copied, replica, log, registry, apply=True)).planned) == 1
+        assert got == [0] * is_taken
+
+
+@drives("projections.REPAIR_ROWS_MAX")
+async def rows_of_a_repair() -> None:
+    parser = ArgumentParser()
+    REPAIR.arguments(parser)
+    stated = [default(each, "rows_max") for each in (repair, Service.repair)] + [parser.get_default("rows_max")]
+    assert stated == [limits.REPAIR_ROWS_MAX] * 3
+
+    replica = MeteredReplica()
+    log, registry = await damaged(replica, 3)
+    with pytest.raises(RepairRefusedError, match="3 rows differ, the limit is 2"):
+        await repair(copied, replica, log, registry, apply=True, rows_max=2)
+    assert len((await repair(copied, replica, log, registry, apply=True, rows_max=3)).planned) == 3
