@@ -112,8 +112,8 @@ class Crm:
         finally:
             await worker.leave()
 
-    async def check(self, projection: Projection[Any] = customers, *, deep: bool = True) -> Report:
-        return await check(projection, self.replica, self.log, self.schemas(), deep=deep, wait_s=0)
+    async def check(self, projection: Projection[Any] = customers, *, deep: bool = True, wait_s: float = 0.0) -> Report:
+        return await check(projection, self.replica, self.log, self.schemas(), deep=deep, wait_s=wait_s)
 
     async def rows(self, key: str, projection: Projection[Any] = customers) -> tuple[int, Sequence[Any]]:
         """The version that a key is applied at, and its rows."""

@@ -1,5 +1,6 @@
 """Topics that others write: numbered by key, applied once, parked and freed, checked as far as anything can be proven."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -10,14 +11,16 @@ from tests.projections.bank import Deposited
 from tests.projections.crm import CUSTOMER, PING, TOPIC, VISIT, Crm, Customer, Visit, customer, customers, framed, visits
 
 from truecopy_bus.errors import DatabaseUnavailableError
+from truecopy_bus.fold import Head
 from truecopy_bus.log import Reader
 from truecopy_bus.logs.memory import MemoryLog
 from truecopy_bus.record import Outgoing, Record, TopicSpec
 from truecopy_bus.sql import connect
 from truecopy_projections import ForeignTopic, MemoryReplica, Projection, ProjectionError, Replica, Report, Verdict
+from truecopy_projections.ordinals import ordinals
 from truecopy_projections.repair import repair
 from truecopy_projections.replicas import open_replica
-from truecopy_projections.state import Reason
+from truecopy_projections.state import KeyState, Reason
 from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, encode
 
 PROVEN = (Verdict.UNPROVEN, Verdict.EQUAL, Verdict.EQUAL)
@@ -78,6 +81,26 @@ async def test_a_projection_may_have_several_rows_for_a_key(stored: Crm) -> None
     await stored.apply(visits)
     assert await stored.rows("c1", visits) == (4, [])
     assert claims(await stored.check(visits)) == PROVEN
+
+
+async def test_a_check_waits_for_the_replica_and_for_no_mark(crm: Crm) -> None:
+    await crm.apply()
+    await crm.write(("c1", customer("Ada")))
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        checking = tasks.create_task(crm.check(wait_s=60))
+        await crm.apply()
+    assert (claims(checking.result()), checking.result().count) == (PROVEN, 1)
+    await crm.write(("c1", customer("Bob")))
+    assert (await crm.check()).delivered.verdict is Verdict.BEHIND
+
+
+def test_records_are_numbered_from_the_heads_on_and_once() -> None:
+    heads = {"a": KeyState(Head(5, b"e", b"p"), 3, Reason.SCHEMA)}
+    records = [Record(0, 7, b"a", b"", 0, ()), Record(0, 8, b"a", None, 0, ()), Record(0, 9, b"b", b"", 0, ())]
+    records += [Record(0, 10, None, b"", 0, ()), Record(0, 11, b"a", b"", 0, ()), Record(1, 3, b"c", b"", 0, ())]
+
+    assert ordinals(records, heads, {0: 0}) == {(0, 7): 6, (0, 8): 7, (0, 9): 1, (0, 11): 8, (1, 3): 1}
+    assert ordinals(records, heads, {0: 9, 1: 4}) == {(0, 9): 1, (0, 11): 6}, "what lies below the position has its number"
 
 
 class _Dying:
