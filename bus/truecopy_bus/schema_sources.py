@@ -1,7 +1,7 @@
 """Where the schemas behind the ids of a foreign topic are found: a Confluent registry's REST, a folder, or our own log.
 
 A source only answers; it keeps what it found, and for a moment what it did not find. Files and HTTP are read beside the
-event loop. What a source gives may be any text: whether it is a schema that can be read, its reader says.
+event loop. What a source gives may be anything in JSON: whether it is a schema that can be read, its reader says.
 """
 
 import asyncio
@@ -112,7 +112,10 @@ class _Folder:
             raise SchemasUnavailableError(source=self._name, seen="there is no such folder") from None
         except OSError as fault:
             raise SchemasUnavailableError(source=self._name, seen=str(fault)) from fault
-        return _stated(text)
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError as fault:  # being written, or one to mend: it is read again
+            raise SchemasUnavailableError(source=self._name, seen=f"{schema_id}.avsc holds no JSON: {fault}") from None
 
 
 class _Rest:
@@ -122,12 +125,13 @@ class _Rest:
         parts = urlsplit(address)
         login, _, host = parts.netloc.rpartition("@")
         self.name = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
-        self._headers = {"Accept": "application/vnd.schemaregistry.v1+json, application/json"}
-        if login:
-            self._headers["Authorization"] = f"Basic {base64.b64encode(unquote(login).encode()).decode()}"
+        self._login = f"Basic {base64.b64encode(unquote(login).encode()).decode()}" if login else ""
 
     def __call__(self, schema_id: int) -> Any:
-        request = urllib.request.Request(f"{self.name}/schemas/ids/{schema_id}", headers=self._headers)
+        accepted = {"Accept": "application/vnd.schemaregistry.v1+json, application/json"}
+        request = urllib.request.Request(f"{self.name}/schemas/ids/{schema_id}", headers=accepted)
+        if self._login:  # not for whom the answer may refer to
+            request.add_unredirected_header("Authorization", self._login)
         try:
             status, said = _answered(request)
         except (OSError, HTTPException, ValueError) as fault:  # no connection, no time, no HTTP, no end
@@ -137,8 +141,12 @@ class _Rest:
             return None
         if status != HTTPStatus.OK or "schema" not in stated:
             raise SchemasUnavailableError(source=self.name, seen=f"it answered {status}, and no schema")
-        kind = stated.get("schemaType") or "AVRO"
-        return _stated(str(stated["schema"]).encode()) if kind == "AVRO" else {"type": str(kind)}
+        if (kind := stated.get("schemaType") or "AVRO") != "AVRO":
+            return {"type": str(kind)}
+        try:
+            return orjson.loads(str(stated["schema"]))
+        except orjson.JSONDecodeError:
+            return {"type": "unreadable"}
 
 
 def _answered(request: urllib.request.Request) -> tuple[int, bytes]:
@@ -170,8 +178,3 @@ def _object(said: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _stated(text: bytes) -> Any:
-    """A schema's text as a value; one that is no JSON object becomes a schema that nobody takes for a record."""
-    return _object(text) or {"type": "unreadable"}

@@ -39,6 +39,7 @@ class Answers(BaseHTTPRequestHandler):
         "23": (200, {"id": 23}),
         "24": (200, {"schema": "x" * SCHEMA_ANSWER_BYTES_MAX}),
         "25": (503, []),
+        "26": (302, {}),
     }
 
     def do_GET(self) -> None:
@@ -46,6 +47,8 @@ class Answers(BaseHTTPRequestHandler):
         status, said = self.said[self.path.rpartition("/")[2]]
         body = json.dumps(said).encode()
         self.send_response(status)
+        if status == 302:
+            self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/7")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -91,6 +94,12 @@ async def test_what_is_no_answer_of_a_registry_is_one_that_is_away(registry_host
     assert "secret" not in str(raised.value)
 
 
+async def test_a_login_is_not_for_whom_an_answer_refers_to(registry_host: str) -> None:
+    Answers.asked.clear()
+    assert (await source(f"http://ada:secret@{registry_host}").schema(26)).schema == SCHEMA
+    assert [bool(login) for _, login in Answers.asked] == [True, False]
+
+
 async def test_nobody_listening_and_no_http_are_away() -> None:
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail\r\n")
@@ -113,6 +122,11 @@ async def test_a_folder_holds_one_file_for_each_id(tmp_path: Path) -> None:
     assert (await found.schema(7)).schema == SCHEMA
     with pytest.raises(UnknownSchemaError):
         await found.schema(8)
+    (tmp_path / "9.avsc").write_text('{"type": ')
+    with pytest.raises(SchemasUnavailableError, match=r"9\.avsc holds no JSON"):
+        await found.schema(9)
+    (tmp_path / "9.avsc").write_text(json.dumps(SCHEMA))
+    assert (await found.schema(9)).schema == SCHEMA
     with pytest.raises(SchemasUnavailableError, match="no such folder"):
         await source(f"folder:{tmp_path}/none").schema(7)
 

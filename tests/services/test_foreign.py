@@ -14,6 +14,7 @@ from truecopy_projections.errors import NotEqualError
 from truecopy_schemas.framing import frame
 from truecopy_services import Change, Event, ForeignRecord, ForeignTopic, Service, Settings, Truecopy, Verdict
 from truecopy_services.errors import SettingError
+from truecopy_services.status import status
 from truecopy_services.testing import NotConvergedError
 
 TOPIC = "crm.customers"
@@ -78,6 +79,8 @@ async def test_a_service_is_tested_with_foreign_topics_and_its_own(schemas: str,
         assert await service.get(customers, "c0") == Customer("n18", 7)
         foreign, own = await service.check()
         assert (foreign.verdict, own.verdict) == (Verdict.UNPROVEN, Verdict.EQUAL)
+        where = (await status(service, log_name="memory")).projections[0]
+        assert (where.topic, where.unknown[1:], [one.lag for one in where.partitions]) == (TOPIC, (), [0])
         with pytest.raises(NotEqualError):
             await service.certify(foreign)
 
