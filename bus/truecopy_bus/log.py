@@ -21,7 +21,7 @@ from typing import Protocol, runtime_checkable
 from truecopy_bus.errors import TopicLostError, TopicMissingError
 from truecopy_bus.record import Appended, Outgoing, Record, TopicSpec, TopicState
 
-__all__ = ["ForeignTopics", "Log", "Reader", "identified", "without_beginning"]
+__all__ = ["ForeignTopics", "Log", "Passing", "Reader", "identified", "without_beginning"]
 
 
 class Reader(Protocol):
@@ -83,6 +83,15 @@ class ForeignTopics(Protocol):
 
         With another number the keys live elsewhere. Raises like `describe`.
         """
+        ...
+
+
+@runtime_checkable
+class Passing(Protocol):
+    """A reader of topics in which not every offset is a record's. Not part of the port."""
+
+    def passed(self) -> Mapping[int, int]:
+        """Partition -> offset below which the reads so far handed out every record that there is."""
         ...
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from truecopy_bus.errors import LogUnavailableError
 from truecopy_bus.fold import DIGEST_MODULUS, UNKNOWN, Head, Verdict, fold
 from truecopy_bus.limits import READ_RECORDS_MAX, READ_WAIT_S
-from truecopy_bus.log import Log
+from truecopy_bus.log import Log, Passing
 from truecopy_bus.record import Record
 from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.limits import REPLAY_STALL_S
@@ -86,6 +86,9 @@ async def replay(
                     fold_one.take(record)
                     fold_one.found.read[record.partition] = fold_one.found.read.get(record.partition, 0) + 1
                 at[record.partition] = record.offset + 1
+            if not records and isinstance(reader, Passing):
+                # What is left may hold no record: markers of transactions, and what was aborted.
+                at |= {p: max(at[p], offset) for p, offset in reader.passed().items() if p in left}
     finally:
         await reader.close()
     return fold_one.found

@@ -16,13 +16,12 @@ import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from truecopy_bus.errors import DataRefusedError, PositionLostError, TopicMissingError, UnavailableError
 from truecopy_bus.leases import Fence
 from truecopy_bus.limits import LEASE_S, READ_RECORDS_MAX, READ_WAIT_S
-from truecopy_bus.log import Log, Reader
+from truecopy_bus.log import Log, Passing, Reader
 from truecopy_bus.outage import Outage
 from truecopy_bus.points import reached
 from truecopy_bus.record import Record, TopicState
@@ -40,7 +39,7 @@ from truecopy_projections.limits import (
     TOPIC_QUIET_S,
     WATCHDOG_S,
 )
-from truecopy_projections.plan import halted
+from truecopy_projections.plan import halted, passed
 from truecopy_projections.projection import Projection
 from truecopy_projections.records_work import RecordsWork, Task
 from truecopy_projections.replica import Replica
@@ -146,6 +145,8 @@ class Worker:
                 await self._land()
         elif held := [record for record in records if self._flowing().get(record.partition) == flowing.get(record.partition)]:
             await self._work_by_records(held)
+        elif self.projection.foreign is not None and isinstance(self._reader, Passing):
+            await self._pass(flowing, self._reader.passed())
         self._adapt(len(records), time.monotonic() - began)
         return len(records)
 
@@ -159,6 +160,12 @@ class Worker:
         if now >= self._retry_at:
             await self._retry(list(self._fences))
             self._retry_at = now + PARKED_RETRY_S
+
+    async def _pass(self, read: Mapping[int, int], ends: Mapping[int, int]) -> None:
+        """Move on where a read from `read` on found no record: a foreign topic may end with markers of transactions."""
+        quiet = [p for p, at in self._flowing().items() if read.get(p) == at < ends.get(p, 0)]
+        if quiet:
+            await self._apply([passed(self._fences[p], self._states[p], ends[p]) for p in quiet])
 
     def _adapt(self, read: int, took_s: float) -> None:
         """Ask for more while full batches take less than their share of the lease, and for less when they take more."""
@@ -223,7 +230,7 @@ class Worker:
         """Who has read nothing of a foreign topic's partition begins where that does now."""
         state = self._states[p]
         if self.projection.foreign is not None and state.position == 0 < start:
-            await self._apply([PartitionPlan(fence=self._fences[p], was=state, state=replace(state, position=start))])
+            await self._apply([passed(self._fences[p], state, start)])
             _log.warning("%s[%d] begins at offset %d: what %s held before is gone", self.projection.id, p, start, self.topic)
 
     async def _read(self, positions: Mapping[int, int]) -> Sequence[Record]:

@@ -110,6 +110,18 @@ class Confluent:
                 producer.produce(topic, key=key, value=None if fields is None else serialize(fields, context))
             assert producer.flush(WAIT_S) == 0
 
+    def write_transactions(self, topic: str, registry: str, transactions: list[tuple[dict[str, Any], bool]]) -> None:
+        """Each a record of the key `c1`, and whether it is committed."""
+        with SchemaRegistryClient({"url": registry}) as client:
+            serialize = AvroSerializer(client, CUSTOMER)
+            producer = Producer({"bootstrap.servers": self.brokers, "transactional.id": topic})
+            producer.init_transactions(WAIT_S)
+            for fields, committed in transactions:
+                producer.begin_transaction()
+                producer.produce(topic, key="c1", value=serialize(fields, SerializationContext(topic, MessageField.VALUE)))
+                assert producer.flush(WAIT_S) == 0
+                (producer.commit_transaction if committed else producer.abort_transaction)(WAIT_S)
+
     def read(self, topic: str) -> list[Message]:
         """All that the topic holds, by partition."""
         consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": "foreign", "enable.auto.commit": False})
@@ -223,6 +235,23 @@ async def test_a_confluent_producers_topic_becomes_a_replica(
             (report,) = await service.check(projection)
             assert (report.delivered.verdict, report.computed.verdict) == (Verdict.INCOMPARABLE, Verdict.UNPROVEN)
             assert "incarnation" in report.delivered.why
+
+
+async def test_of_transactions_only_what_was_committed_is_applied_and_their_markers_leave_nobody_behind(
+    kafka_url: str, confluent: Confluent, topic_namespace: str, tmp_path: Path
+) -> None:
+    topic = f"{topic_namespace}-crm-customers"
+    transactions = [({"name": f"n{number}", "credit": Decimal("1.00")}, number % 2 == 0) for number in range(6)]
+    await asyncio.to_thread(confluent.create, topic, 1)
+    async with serving(ForeignRegistry().routes) as registry:
+        declared = app(kafka_url, tmp_path)
+        projection = customers(declared, topic, registry)
+        await asyncio.to_thread(confluent.write_transactions, topic, registry, transactions)
+        async with declared.open(store=False) as service:
+            await caught_up(service, projection)
+            assert await service.get(projection, "c1") == Customer("n4 1.00", 3)
+            (report,) = await service.check(projection, deep=True)
+    assert (report.verdict, report.computed.verdict, dict(report.positions)) == (Verdict.UNPROVEN, Verdict.EQUAL, {0: 12})
 
 
 async def test_confluents_deserializer_and_kcat_read_our_topics(
