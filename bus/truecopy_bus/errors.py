@@ -12,6 +12,7 @@ __all__ = [
     "NoTransactionError",
     "OversizeRecordError",
     "PositionLostError",
+    "SchemasUnavailableError",
     "StoreBehindError",
     "TableAlteredError",
     "TopicLostError",
@@ -43,6 +44,16 @@ class DatabaseUnavailableError(UnavailableError):
             f"database {database} is unavailable: {seen}; will work again when it answers, check address, credentials and disk"
         )
         self.database, self.seen = database, seen
+
+
+class SchemasUnavailableError(UnavailableError):
+    """A source of schemas did not answer, or not as one does. Retry with backoff; check address and credentials if it stays."""
+
+    def __init__(self, *, source: str, seen: str) -> None:
+        super().__init__(
+            f"schema source {source} is unavailable: {seen}; will work again when it answers, check address and credentials"
+        )
+        self.source, self.seen = source, seen
 
 
 class DataRefusedError(TruecopyError):

@@ -28,6 +28,9 @@ __all__ = [
     "RELAY_ROWS_MAX",
     "RELAY_STAYING_ROWS",
     "REQUEST_TIMEOUT_S",
+    "SCHEMA_ANSWER_BYTES_MAX",
+    "SCHEMA_MISSING_S",
+    "SCHEMA_WAIT_S",
     "SNAPSHOTS_MAX",
     "STALL_TIMEOUT_S",
     "STATEMENT_TIMEOUT_S",
@@ -87,6 +90,12 @@ MARK_IDLE_S = 10.0
 """Seconds between marks of an idle partition: how stale `verified_through` gets when nothing happens."""
 MARK_EVENTS_MAX = 20_000
 """Events between marks of a partition at the most."""
+SCHEMA_WAIT_S = 10.0
+"""Seconds until another's schema registry has answered with a whole schema, or counts as away."""
+SCHEMA_ANSWER_BYTES_MAX = 1024 * 1024
+"""Bytes of that answer, or of a schema's file: four of our own schemas at their largest."""
+SCHEMA_MISSING_S = 5.0
+"""Seconds for which a schema that was not found is not asked for again: a batch of strangers must not become a flood."""
 CLAIM_ATTEMPTS_MAX = 20
 """Tries to claim a schema id while others claim too."""
 CHUNK_BYTES_MAX = 128 * 1024

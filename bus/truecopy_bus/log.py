@@ -16,12 +16,12 @@ Retrying is not an adapter's job. It says LogUnavailableError within its time li
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from truecopy_bus.errors import TopicLostError, TopicMissingError
 from truecopy_bus.record import Appended, Outgoing, Record, TopicSpec, TopicState
 
-__all__ = ["Log", "Reader", "identified", "without_beginning"]
+__all__ = ["ForeignTopics", "Log", "Passing", "Reader", "identified", "without_beginning"]
 
 
 class Reader(Protocol):
@@ -71,13 +71,37 @@ class Log(Protocol):
     async def close(self) -> None: ...
 
 
-async def identified(log: Log, topic: str) -> TopicState:
-    """`describe`, for whoever needs to know which life of the topic it is.
+@runtime_checkable
+class ForeignTopics(Protocol):
+    """A log that holds topics of others, which have no genesis, and knows one life of such a topic from the next.
+
+    Not part of the port: logs without it hold none.
+    """
+
+    async def foreign(self, topic: str) -> TopicState:
+        """`describe`, with an incarnation that the log itself keeps, and that tells the number of partitions too.
+
+        With another number the keys live elsewhere. Raises like `describe`.
+        """
+        ...
+
+
+@runtime_checkable
+class Passing(Protocol):
+    """A reader of topics in which not every offset is a record's. Not part of the port."""
+
+    def passed(self) -> Mapping[int, int]:
+        """Partition -> offset below which the reads so far handed out every record that there is."""
+        ...
+
+
+async def identified(log: Log, topic: str, *, foreign: bool = False) -> TopicState:
+    """`describe`, for whoever needs to know which life of the topic it is. `foreign`: the topic is another's.
 
     Raises TopicMissingError also for a topic that is still being made, and TopicLostError (one of those) for one that holds
     or held records but has no incarnation: its beginning was deleted, or it is not ours.
     """
-    state = await log.describe(topic)
+    state = await (log.foreign(topic) if foreign and isinstance(log, ForeignTopics) else log.describe(topic))
     if state.incarnation is None:
         if any(end for _, end in state.bounds.values()):
             raise TopicLostError(topic=topic, seen=without_beginning(state))

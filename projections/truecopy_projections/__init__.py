@@ -11,7 +11,8 @@ from truecopy_projections.errors import (
     RowRejectedError,
     UnknownProjectionError,
 )
-from truecopy_projections.projection import EVERY_ROW, Change, Projection
+from truecopy_projections.foreign import ForeignTopic
+from truecopy_projections.projection import EVERY_ROW, Change, ForeignRecord, Projection
 from truecopy_projections.replica import Replica, Snapshot
 from truecopy_projections.replicas import MemoryReplica, SqlReplica, open_replica
 from truecopy_projections.verdicts import Claim, Difference, Report, Verdict
@@ -22,6 +23,8 @@ __all__ = [
     "Change",
     "Claim",
     "Difference",
+    "ForeignRecord",
+    "ForeignTopic",
     "MemoryReplica",
     "NotEqualError",
     "NotReachedError",

@@ -19,7 +19,7 @@ from truecopy_schemas.errors import ForeignRecordError, InvalidSchemaError, Newe
 from truecopy_schemas.framing import FRAME_BYTES, unframe
 from truecopy_schemas.limits import KEY_BYTES_MAX
 
-__all__ = ["Arrival", "Control", "Foreign", "Item", "Reading", "Writer", "control_of"]
+__all__ = ["REMOVING", "Arrival", "Control", "Foreign", "Item", "Reading", "Writer", "control_of", "key_of"]
 
 _VALUE, _HEAD = itemgetter(Record._fields.index("value")), itemgetter(slice(FRAME_BYTES))
 
@@ -37,7 +37,7 @@ class Writer(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """A change event as it arrived. `fingerprint` is None while its schema is unknown.
+    """A change event as it arrived. `fingerprint` is None while its schema is unknown; `event` is a dict where others wrote it.
 
     `touches` are the sub keys that its reducer is called for; None for every row of the key. `fault` says why it can't be
     applied whatever the state of its key is.
@@ -49,7 +49,7 @@ class Arrival(NamedTuple):
     fingerprint: bytes | None
     body: bytes
     handler: Handler | None
-    event: Event | None
+    event: Any
     touches: tuple[SubKey, ...] | None
     fault: tuple[Reason, str] | None
 
@@ -73,6 +73,10 @@ Item = Arrival | Control | Foreign
 
 def _remove(*_: object) -> None:
     """What a deleting event does where the projection has no reducer for it."""
+
+
+REMOVING = Handler(Event, _remove, None)
+"""Removes every row of the key."""
 
 
 class Reading:
@@ -101,7 +105,7 @@ class Reading:
             except InvalidSchemaError as raised:
                 problem = str(raised)
         elif schema.get("truecopy.deletes"):
-            handler = Handler(Event, _remove, None)
+            handler = REMOVING
         self._writers[schema_id] = Writer(fingerprint, handler, decoder, problem)
 
     def unknown(self, records: Iterable[Record]) -> frozenset[int]:
@@ -120,7 +124,7 @@ class Reading:
         if record.key is None or record.value is None:
             return Foreign(record, "its key is null" if record.key is None else "its value is null")
         try:
-            key = _key(record.key)
+            key = key_of(record.key)
             schema_id, framed = unframe(record.value)
             body = bytes(framed)
             version = read_version(body)
@@ -140,19 +144,17 @@ class Reading:
         if handler is not None and not problem:
             try:
                 event = decoder.decode_event(body) if decoder else None
-                touches = self._projection.touched(handler, event, Change(key, version, ())) if event else self._every()
+                change = Change(key, version, ())
+                touches = self._projection.touched(handler, event, change) if event else self._projection.every()
             except UndecodableError as raised:
                 fault = (Reason.UNDECODABLE, str(raised))
             except Exception as raised:  # the user's `touches`; whatever it raises parks the key with it
                 fault = (Reason.REJECTED, f"touches raised {type(raised).__name__}: {raised}")
         return Arrival(record, key, version, fingerprint, body, handler, event, touches, fault)
 
-    def _every(self) -> tuple[SubKey, ...] | None:
-        return None if self._projection.key else ((),)
 
-
-def _key(name: bytes) -> str:
-    """The key as text. Raises ForeignRecordError for one that no owner can have published, and no database index takes."""
+def key_of(name: bytes) -> str:
+    """The key as text. Raises UnicodeDecodeError, and ForeignRecordError for one that no database index takes."""
     if len(name) > KEY_BYTES_MAX or b"\0" in name:
         raise ForeignRecordError(f"its key has {len(name)} bytes (at most {KEY_BYTES_MAX} are taken) or holds U+0000")
     return name.decode()

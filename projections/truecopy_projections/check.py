@@ -4,6 +4,8 @@ Delivered: the replica consumed exactly the owner's history. The owner's marks s
 that the replica passed left a checkpoint. Computed: its maintained row digests are those of an independent fold of the log up
 to the replica's own position. Stored: the rows on disk, hashed again, give the maintained digests.
 
+A foreign topic has no marks: there `delivered` is never EQUAL.
+
 What it does not prove: that the owner put the truth into the log.
 """
 
@@ -12,7 +14,7 @@ from typing import Any
 
 from truecopy_bus.fold import UNKNOWN
 from truecopy_bus.log import Log
-from truecopy_bus.registry import Registry
+from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.digest import total
 from truecopy_projections.evidence import Evidence, gather, is_waiting, judged, newest, tallied
 from truecopy_projections.limits import CHECK_WAIT_S
@@ -29,7 +31,7 @@ async def check(
     projection: Projection[Any],
     replica: Replica,
     log: Log,
-    registry: Registry,
+    schemas: SchemaSource,
     *,
     topic: str | None = None,
     deep: bool = False,
@@ -41,13 +43,13 @@ async def check(
     those that differ. Raises UnknownProjectionError, TopicMissingError, and what is unavailable.
     """
     name = topic or projection.entity
-    found = await gather(projection, replica, log, registry, topic=name, deep=deep, wait_s=wait_s)
+    found = await gather(projection, replica, log, schemas, topic=name, deep=deep, wait_s=wait_s)
     return report(projection, replica, found)
 
 
 def report(projection: Projection[Any], replica: Replica, found: Evidence) -> Report:
     """Judge the evidence. Pure."""
-    delivered = _delivered(found)
+    delivered = _delivered(found, foreign=projection.foreign is not None)
     return Report(
         projection=projection.id,
         entity=projection.entity,
@@ -66,11 +68,13 @@ def report(projection: Projection[Any], replica: Replica, found: Evidence) -> Re
     )
 
 
-def _delivered(found: Evidence) -> Claim:
+def _delivered(found: Evidence, *, foreign: bool) -> Claim:
     compared = [c for c in found.checkpoints if c.verdict in (MarkVerdict.EQUAL, MarkVerdict.DIVERGED)]
     last = judged(found.checkpoints)
     latest = newest(found.checkpoints)
-    told = {p: _delivered_in(state, last.get(p), latest.get(p), found) for p, state in sorted(found.states.items())}
+    told = {
+        p: _delivered_in(state, last.get(p), latest.get(p), found, foreign=foreign) for p, state in sorted(found.states.items())
+    }
     for p in sorted(found.topic.bounds.keys() ^ found.states.keys()):
         here = "the log" if p in found.topic.bounds else "the replica"
         told[p] = Verdict.INCOMPARABLE, f"only {here} has it: partitions are part of a topic's identity; rebuild the replica"
@@ -89,7 +93,7 @@ def _delivered(found: Evidence) -> Claim:
 
 
 def _delivered_in(
-    state: PartitionState, last: Checkpoint | None, latest: Checkpoint | None, found: Evidence
+    state: PartitionState, last: Checkpoint | None, latest: Checkpoint | None, found: Evidence, *, foreign: bool
 ) -> tuple[Verdict, str]:
     p = state.partition
     if state.incarnation != found.topic.incarnation:
@@ -115,6 +119,8 @@ def _delivered_in(
     behind = found.topic.bounds.get(p, (0, 0))[1] - state.position
     if behind > 0:
         return Verdict.BEHIND, f"{behind} records behind; is a worker running?"
+    if foreign:
+        return Verdict.UNPROVEN, "a foreign topic states neither count nor digest, so a record that never came can't be seen"
     if latest is not None and latest is not last:
         return Verdict.UNPROVEN, (
             f"the owner's newest mark states {latest.mark_count} events under epoch {latest.epoch}, the replica had "

@@ -13,7 +13,7 @@ from typing import Any
 from truecopy_bus.errors import TopicLostError, TopicMissingError
 from truecopy_bus.log import Log, identified
 from truecopy_bus.record import TopicState
-from truecopy_bus.registry import Registry
+from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.digest import bucket_of, differing, row_hash, vector
 from truecopy_projections.drill import drill
 from truecopy_projections.errors import UnknownProjectionError
@@ -61,7 +61,7 @@ async def gather(
     projection: Projection[Any],
     replica: Replica,
     log: Log,
-    registry: Registry,
+    schemas: SchemaSource,
     *,
     topic: str,
     deep: bool = False,
@@ -70,7 +70,7 @@ async def gather(
     """Wait up to `wait_s` seconds for the replica, then collect. Raises like check."""
     deadline = time.monotonic() + wait_s
     described = await _appeared(log, topic, replica, projection, deadline)
-    await registry.refresh()
+    await schemas.refresh()
     await _caught_up(projection, replica, described, deadline)
     async with replica.snapshot() as snapshot:
         states = await snapshot.states(projection.id)
@@ -80,12 +80,14 @@ async def gather(
             )
         keys, homes = await _keys(snapshot, projection, everything=deep)
         waiting = await snapshot.waiting(projection.id)
-        why_none = _why_not_foldable(await identified(log, topic), states)
+        why_none = _why_not_foldable(await identified(log, topic, foreign=projection.foreign is not None), states)
         reference: Reference | None = None
         if not why_none:
             upto = {p: state.position for p, state in states.items()}
             stops = {key: s.applied for key, s in keys.items() if s.parked not in _FOLDED_ALIKE and is_waiting(key, s, waiting)}
-            reference = await replay(projection, log, registry, topic=topic, upto=upto, stops=stops)
+            reference = await replay(projection, log, schemas, topic=topic, upto=upto, stops=stops)
+            if projection.foreign is not None and (why_none := _why_not_repeated(reference, states)):
+                reference = None
         folded = _folded(projection, reference, states) if reference else {}
         scrubbed, kept = await _scrub(snapshot, projection, states)
         suspects = None if deep else _suspects(states, scrubbed, kept, folded)
@@ -154,7 +156,7 @@ async def _appeared(log: Log, topic: str, replica: Replica, projection: Projecti
     """The topic, waited for until `deadline` (monotonic, seconds): its owner makes it with the first event."""
     while True:
         try:
-            return await followed(log, topic, replica, projection.id)
+            return await followed(log, topic, replica, projection)
         except TopicMissingError as fault:
             if isinstance(fault, TopicLostError) or time.monotonic() >= deadline:
                 raise
@@ -167,10 +169,15 @@ async def _caught_up(projection: Projection[Any], replica: Replica, topic: Topic
         async with replica.snapshot() as snapshot:
             states = await snapshot.states(projection.id)
             last = newest(await snapshot.checkpoints(projection.id))
-        waits = [p for p, state in states.items() if not (state.halted or _marked(state, last.get(p), topic))]
+        there = _arrived if projection.foreign is not None else _marked
+        waits = [p for p, state in states.items() if not (state.halted or there(state, last.get(p), topic))]
         if (states and not waits) or time.monotonic() >= deadline:
             return
         await asyncio.sleep(CHECK_POLL_S)
+
+
+def _arrived(state: PartitionState, _: Checkpoint | None, topic: TopicState) -> bool:
+    return state.position >= topic.bounds.get(state.partition, (0, 0))[1]
 
 
 def _marked(state: PartitionState, last: Checkpoint | None, topic: TopicState) -> bool:
@@ -189,6 +196,22 @@ def _why_not_foldable(topic: TopicState, states: Mapping[int, PartitionState]) -
         return f"the log no longer begins at its beginning (first stored offsets {starts}), so it can't be folded"
     if beyond := [p for p, state in states.items() if state.position > topic.bounds.get(p, (0, 0))[1]]:
         return f"the replica is beyond the end of the log in partitions {beyond}"
+    return ""
+
+
+def _why_not_repeated(reference: Reference, states: Mapping[int, PartitionState]) -> str:
+    """Why the fold of a foreign topic may come to something else than it once did, though both were right; "" if it can't."""
+    if reference.unknown:
+        return f"schema ids {sorted(reference.unknown)} are not in the topic's schema source, so the log can't be folded"
+    if reference.strays:
+        named = ", ".join(map(repr, sorted(reference.strays)[:5]))
+        return f"keys lie in two partitions ({named}), so their records have no order: let one partitioner write the topic"
+    for p, state in sorted(states.items()):
+        if reference.counts.get(p, 0) < state.count and reference.read.get(p, 0) < state.position:
+            return (
+                f"partition {p} no longer holds all of the {state.count} records that were applied (it is compacted, or lost "
+                "some), so it can't be folded again"
+            )
     return ""
 
 

@@ -31,7 +31,7 @@ from truecopy_projections.state import (
 )
 from truecopy_schemas.control import Genesis, Mark
 
-__all__ = ["RETRIED", "halted", "plan", "wanted"]
+__all__ = ["RETRIED", "halted", "passed", "plan", "wanted"]
 
 RETRIED = frozenset({Reason.SCHEMA, Reason.UNDECODABLE, Reason.REJECTED, Reason.REFUSED, Reason.ROTTEN, Reason.GAP})
 """What may have been mended meanwhile, so that a worker tries it again when it takes the partition."""
@@ -54,6 +54,11 @@ def wanted(items: Sequence[Item]) -> Wanted:
 def halted(fence: Fence, state: PartitionState, why: str) -> PartitionPlan:
     """The plan that only writes down (or, with "", takes back) that a partition stands still, and why."""
     return PartitionPlan(fence=fence, was=state, state=replace(state, halted=why))
+
+
+def passed(fence: Fence, state: PartitionState, position: int) -> PartitionPlan:
+    """The plan that only moves a partition on, over offsets at which there is no record."""
+    return PartitionPlan(fence=fence, was=state, state=replace(state, position=position))
 
 
 def plan(

@@ -6,6 +6,8 @@ none). It must depend on nothing else: the proof that a replica is right folds t
 Without `key` a source key yields at most one row. With `key`, the name or names of fields, it yields any number, told apart by
 those fields; `touches` then says, for an event, which of them the reducer is called for. Rows belong to their source key
 alone: two keys can't meet in one row, so rows do not depend on the order in which keys are applied.
+
+A projection of a ForeignTopic is told records instead of events: each as a dict, by the full name of its Avro schema.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -17,9 +19,10 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar, get_type_hints
 from truecopy_bus.sql import Kind, Shape, columns
 from truecopy_projections.columns import Field, field_of
 from truecopy_projections.errors import ProjectionError, RowRejectedError
+from truecopy_projections.foreign import ForeignTopic
 from truecopy_schemas import Event
 
-__all__ = ["EVERY_ROW", "Address", "Change", "Projection", "Reducer", "SubKey"]
+__all__ = ["EVERY_ROW", "Address", "Change", "ForeignRecord", "Projection", "Reducer", "SubKey"]
 
 R = TypeVar("R")
 E = TypeVar("E", bound=Event)
@@ -41,6 +44,9 @@ class Change(NamedTuple):
     row: SubKey
 
 
+ForeignRecord = Mapping[str, Any]
+"""The fields of a record that others wrote."""
+ForeignReducer = Callable[[R | None, ForeignRecord, Change], R | None]
 Touches = Callable[[Any, Change], Iterable[Any] | None]
 Reducer = Callable[[Any, Any, Change], Any]
 
@@ -48,7 +54,8 @@ Reducer = Callable[[Any, Any, Change], Any]
 class Handler(NamedTuple):
     """What a projection does with one type of event.
 
-    `copies`: its fields become the row, whatever that was, and `key_field` of the row is the source key.
+    `event` is Event itself for what others write. `copies`: its fields become the row, whatever that was, and `key_field` of
+    the row is the source key.
     """
 
     event: type[Event]
@@ -61,15 +68,20 @@ class Handler(NamedTuple):
 class Projection(Generic[R]):
     """A declared projection of the entity `entity` (its topic) into rows of the dataclass `row`.
 
-    Raises ProjectionError when a field has no column, or `key` names none.
+    `foreign` is the ForeignTopic where `entity` was one, and `entity` then its name. Raises ProjectionError when a field has no
+    column, or `key` names none.
     """
 
-    def __init__(self, name: str, *, entity: str, row: type[R], key: str | tuple[str, ...] = (), version: int = 1) -> None:
+    def __init__(
+        self, name: str, *, entity: str | ForeignTopic, row: type[R], key: str | tuple[str, ...] = (), version: int = 1
+    ) -> None:
         if not name.isidentifier() or name.startswith("_") or version < 1:
             raise ProjectionError(f"projection {name!r}@{version}: use an identifier and a number from 1 on")
         if not is_dataclass(row):
             raise ProjectionError(f"projection {name!r}: rows are dataclasses; seen {row!r}")
-        self.name, self.number, self.entity, self.row = name, version, entity, row
+        self.name, self.number, self.row = name, version, row
+        self.foreign = entity if isinstance(entity, ForeignTopic) else None
+        self.entity: str = entity.name if isinstance(entity, ForeignTopic) else entity
         self.key: tuple[str, ...] = (key,) if isinstance(key, str) else key
         hints = get_type_hints(row, include_extras=True)
         self.fields: tuple[Field, ...] = tuple(field_of(f.name, hints[f.name]) for f in fields(row))
@@ -124,6 +136,26 @@ class Projection(Generic[R]):
 
         return register
 
+    def on_record(
+        self, *names: str, touches: Callable[[ForeignRecord, Change], Iterable[Any] | None] | None = None
+    ) -> Callable[[ForeignReducer[R]], ForeignReducer[R]]:
+        """Register the reducer of a foreign topic's records whose Avro schemas have these full names.
+
+        A record is a dict by field name, as its writer's schema says: it may have fields more or less than yesterday's. A
+        null value removes the rows of its key, without a reducer. `touches` is as in `on`.
+        """
+        if self.foreign is None:
+            raise ProjectionError(f"{self.id}: on_record() is for a ForeignTopic; of an entity of ours, on() reduces events")
+
+        def register(reduce: ForeignReducer[R]) -> ForeignReducer[R]:
+            for name in names:
+                if self.key and touches is None:
+                    raise ProjectionError(f"{self.id}: with several rows per key, {name} needs touches=")
+                self._hold(name, Handler(Event, reduce, touches))
+            return reduce
+
+        return register
+
     def copies(self, *events: type[Event], key: str = "") -> None:
         """Register event types whose fields are the row: it becomes what the event says, whatever it was before.
 
@@ -150,13 +182,22 @@ class Projection(Generic[R]):
 
     def _handle(self, handler: Handler) -> None:
         event = handler.event
+        if self.foreign is not None:
+            raise ProjectionError(f"{self.id}: {self.entity!r} is foreign: on_record() reduces its records, by their full name")
         if event.__entity__ != self.entity:
             raise ProjectionError(f"{self.id}: {event.__name__} is of {event.__entity__!r}, not {self.entity!r}")
-        if event.__event_name__ in self.handlers:
-            raise ProjectionError(f"{self.id}: {event.__name__} has a reducer already")
-        self.handlers[event.__event_name__] = handler
+        self._hold(event.__event_name__, handler)
 
-    def touched(self, handler: Handler, event: Event, change: Change) -> tuple[SubKey, ...] | None:
+    def _hold(self, name: str, handler: Handler) -> None:
+        if name in self.handlers:
+            raise ProjectionError(f"{self.id}: {name} has a reducer already")
+        self.handlers[name] = handler
+
+    def every(self) -> tuple[SubKey, ...] | None:
+        """What an event that concerns all rows of its key touches, as `touched` says it."""
+        return None if self.key else ((),)
+
+    def touched(self, handler: Handler, event: Any, change: Change) -> tuple[SubKey, ...] | None:
         """The sub keys that an event touches; None for every row of the key."""
         if not self.key:
             return ((),)
@@ -200,7 +241,7 @@ class Projection(Generic[R]):
     def describe(self) -> Mapping[str, Any]:
         """What the replica remembers of the declaration, to notice when it changed under the same number."""
         return {
-            "entity": self.entity,
+            "entity": self.entity if self.foreign is None else f"{self.entity} (foreign, by ordinal)",
             "key": list(self.key),
             "columns": [
                 [f.column.name, f.column.kind.name, f.column.nullable, f.column.precision, f.column.scale] for f in self.fields

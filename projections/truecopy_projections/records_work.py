@@ -4,14 +4,15 @@ This is the way that every projection and every record can go. A database that r
 and the batch is planned again without them.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from truecopy_bus.leases import Fence
 from truecopy_bus.record import Record
-from truecopy_bus.registry import Registry
+from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.arrival import Arrival, Item, Reading
+from truecopy_projections.ordinals import ForeignReading, Ordinals, keys_in, ordinals
 from truecopy_projections.plan import RETRIED, plan, wanted
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
@@ -35,22 +36,23 @@ class Task:
 class RecordsWork:
     """The way by records, for one worker."""
 
-    def __init__(self, projection: Projection[Any], replica: Replica, registry: Registry, reading: Reading) -> None:
-        self._projection, self._replica, self._registry, self._reading = projection, replica, registry, reading
+    def __init__(self, projection: Projection[Any], replica: Replica, schemas: SchemaSource, reading: Reading) -> None:
+        self._projection, self._replica, self._schemas = projection, replica, schemas
+        self._reading = reading if projection.foreign is None else ForeignReading(projection)
 
     async def learn(self, records: Sequence[Record]) -> None:
-        """Ask the registry for the schemas of these records; ids that nobody claimed stay unknown."""
+        """Ask for the schemas of these records; ids that nobody knows stay unknown."""
         for schema_id in sorted(self._reading.unknown(records)):
             try:
-                found = await self._registry.schema(schema_id)
+                found = await self._schemas.schema(schema_id)
             except UnknownSchemaError:
                 continue
             self._reading.learn(schema_id, fingerprint=found.fingerprint, schema=found.schema)
 
-    async def batch(self, records: Sequence[Record]) -> Task:
-        """The task that a batch is."""
+    async def batch(self, records: Sequence[Record], states: Mapping[int, PartitionState]) -> Task:
+        """The task that a batch is, of partitions that are in these states."""
         await self.learn(records)
-        items = self._reading.items(records)
+        items = self._items(records, await self._ordinals(records, states))
         known, revived = await self._revived(await self._replica.load(self._projection, wanted(items)))
         return Task(known=known, revived=revived, items=items)
 
@@ -84,13 +86,27 @@ class RecordsWork:
         task.refused.update(found)
         return new
 
+    async def _ordinals(self, records: Sequence[Record], states: Mapping[int, PartitionState]) -> Ordinals:
+        """The versions of a foreign topic's records, which follow those that their keys have in the replica."""
+        if self._projection.foreign is None:
+            return {}
+        known = await self._replica.load(self._projection, Wanted(keys=frozenset(keys_in(records).values())))
+        return ordinals(records, known.keys, {p: state.position for p, state in states.items()})
+
+    def _items(self, records: Iterable[Record], versions: Ordinals) -> list[Item]:
+        reading = self._reading
+        return reading.items(records) if isinstance(reading, Reading) else reading.items(records, versions)
+
     async def _revived(self, known: Known) -> tuple[Known, dict[str, list[Arrival]]]:
         """Read what waits for parked keys again, and load the rows that it touches beside those already known."""
         if not known.waiting:
             return known, {}
         records = {key: [_record(w) for w in waiting] for key, waiting in known.waiting.items()}
         await self.learn([r for some in records.values() for r in some])
-        revived = {key: [item for item in self._reading.items(some) if type(item) is Arrival] for key, some in records.items()}
+        versions = {(w.partition, w.offset): w.version or 0 for waiting in known.waiting.values() for w in waiting}
+        revived = {
+            key: [item for item in self._items(some, versions) if type(item) is Arrival] for key, some in records.items()
+        }
         more = await self._replica.load(self._projection, wanted([a for some in revived.values() for a in some]))
         rows, hashes = {**known.rows, **more.rows}, {**known.hashes, **more.hashes}
         return replace(known, rows=rows, hashes=hashes), revived

@@ -5,20 +5,19 @@ its rows and a replica's are equal, two programs agree, not one with itself. It 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from truecopy_bus.errors import LogUnavailableError
 from truecopy_bus.fold import DIGEST_MODULUS, UNKNOWN, Head, Verdict, fold
 from truecopy_bus.limits import READ_RECORDS_MAX, READ_WAIT_S
-from truecopy_bus.log import Log
+from truecopy_bus.log import Log, Passing
 from truecopy_bus.record import Record
-from truecopy_bus.registry import Registry
+from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.limits import REPLAY_STALL_S
 from truecopy_projections.projection import Change, Handler, Projection, SubKey
-from truecopy_schemas import Event
-from truecopy_schemas.codec import Decoder, read_version
+from truecopy_schemas.codec import Decoder, RecordDecoder, read_version
 from truecopy_schemas.control import CONTROL_KEY
 from truecopy_schemas.errors import (
     ForeignRecordError,
@@ -39,7 +38,9 @@ Rows = dict[SubKey, tuple[Any, ...]]
 class Reference:
     """What the log yields up to some offsets: rows and heads by source key, count and input digest by partition.
 
-    `applied` is the version that a key's rows are at; lower than its head's where its next event can't be applied.
+    `applied` is the version that a key's rows are at; lower than its head's where its next event can't be applied. `read` are
+    the records of a partition. Of a foreign topic, `unknown` are ids without which rows are not what they were, and `strays`
+    keys that lie in two partitions.
     """
 
     rows: dict[str, Rows] = field(default_factory=dict)
@@ -49,12 +50,15 @@ class Reference:
     counts: dict[int, int] = field(default_factory=dict)
     digests: dict[int, int] = field(default_factory=dict)
     fingerprints: set[bytes] = field(default_factory=set)
+    read: dict[int, int] = field(default_factory=dict)
+    unknown: set[int] = field(default_factory=set)
+    strays: set[str] = field(default_factory=set)
 
 
 async def replay(
     projection: Projection[Any],
     log: Log,
-    registry: Registry,
+    schemas: SchemaSource,
     *,
     topic: str,
     upto: Mapping[int, int],
@@ -65,7 +69,7 @@ async def replay(
     `stops` names keys whose rows are to stay at a version, because the replica has parked them there. Raises
     PositionLostError when the log no longer begins at 0, LogUnavailableError when it stops giving records.
     """
-    fold_one = _Fold(projection, stops or {})
+    fold_one = (_Fold if projection.foreign is None else _ForeignFold)(projection, stops or {})
     at = dict.fromkeys(upto, 0)
     reader = log.reader(topic)
     stalls_at = time.monotonic() + REPLAY_STALL_S
@@ -78,9 +82,13 @@ async def replay(
                 raise LogUnavailableError(log=topic, seen=f"no record for {REPLAY_STALL_S:.0f} s below offsets {dict(upto)}")
             for record in records:
                 if record.offset < upto[record.partition]:
-                    await fold_one.learn(record, registry)
+                    await fold_one.learn(record, schemas)
                     fold_one.take(record)
+                    fold_one.found.read[record.partition] = fold_one.found.read.get(record.partition, 0) + 1
                 at[record.partition] = record.offset + 1
+            if not records and isinstance(reader, Passing):
+                # What is left may hold no record: markers of transactions, and what was aborted.
+                at |= {p: max(at[p], offset) for p, offset in reader.passed().items() if p in left}
     finally:
         await reader.close()
     return fold_one.found
@@ -95,14 +103,14 @@ class _Fold:
         self.pending: dict[str, dict[int, tuple[int, bytes]]] = {}
         self.stuck: set[str] = set()
 
-    async def learn(self, record: Record, registry: Registry) -> None:
+    async def learn(self, record: Record, schemas: SchemaSource) -> None:
         if record.key == CONTROL_KEY or not record.value or len(record.value) < 5:
             return
         schema_id = int.from_bytes(record.value[1:5])
         if schema_id in self.schemas:
             return
         try:
-            known = await registry.schema(schema_id)
+            known = await schemas.schema(schema_id)
         except UnknownSchemaError:
             self.schemas[schema_id] = None
             return
@@ -147,30 +155,34 @@ class _Fold:
         if verdict is Verdict.CONFLICT:
             self.stuck.add(key)
         if verdict is Verdict.APPLY:
-            old = int.from_bytes(self._head(key).element)
-            self.found.heads[key] = head
             self.found.fingerprints.add(schema[0])
-            self.found.counts[partition] = self.found.counts.get(partition, 0) + 1
-            digest = self.found.digests.get(partition, 0) + int.from_bytes(head.element) - old
-            self.found.digests[partition] = digest % DIGEST_MODULUS
-            self._reduce(key, version, schema, body)
+            self._chain(partition, key, head)
+            self._reduce(key, version, lambda rows: self._effect(rows, schema, body, Change(key, version, ())))
         return True
 
-    def _reduce(
-        self, key: str, version: int, schema: tuple[bytes, Handler | None, Decoder[Any] | None, bool], body: bytes
-    ) -> None:
+    def _chain(self, partition: int, key: str, head: Head) -> None:
+        old = int.from_bytes(self._head(key).element)
+        self.found.heads[key] = head
+        self.found.counts[partition] = self.found.counts.get(partition, 0) + 1
+        digest = self.found.digests.get(partition, 0) + int.from_bytes(head.element) - old
+        self.found.digests[partition] = digest % DIGEST_MODULUS
+
+    def _effect(
+        self, rows: Rows, schema: tuple[bytes, Handler | None, Decoder[Any] | None, bool], body: bytes, change: Change
+    ) -> Rows:
         _, handler, decoder, deletes = schema
+        if handler is None:
+            return {} if deletes else rows
+        if decoder is None:
+            raise UndecodableError("the projection's class can't read this writer's schema")
+        return reduced(self.projection, rows, handler, decoder.decode_event(body), change)
+
+    def _reduce(self, key: str, version: int, effect: Callable[[Rows], Rows]) -> None:
         if key in self.stuck or version > self.stops.get(key, version):
             self.stuck.add(key)
             return
-        rows: Rows = self.found.rows.get(key, {})
         try:
-            if handler is not None:
-                if decoder is None:
-                    raise UndecodableError("the projection's class can't read this writer's schema")
-                rows = reduced(self.projection, rows, handler, decoder.decode_event(body), Change(key, version, ()))
-            elif deletes:
-                rows = {}
+            rows = effect(self.found.rows.get(key, {}))
         except KeyboardInterrupt:
             raise
         except BaseException:  # whatever the user's reducer raises, the key stays where it was, as it does in a replica
@@ -180,7 +192,54 @@ class _Fold:
         self.found.applied[key] = version
 
 
-def reduced(projection: Projection[Any], rows: Rows, handler: Handler, event: Event, change: Change) -> Rows:
+class _ForeignFold(_Fold):
+    """The state of a replay of a topic that others write: records are numbered as they come."""
+
+    def __init__(self, projection: Projection[Any], stops: Mapping[str, int]) -> None:
+        super().__init__(projection, stops)
+        self.decoders: dict[int, RecordDecoder | None] = {}
+
+    async def learn(self, record: Record, schemas: SchemaSource) -> None:
+        value = record.value or b""
+        schema_id = int.from_bytes(value[1:5])
+        if len(value) < 5 or value[0] or schema_id in self.decoders:
+            return
+        try:
+            known = await schemas.schema(schema_id)
+            self.found.fingerprints.add(known.fingerprint)
+            self.decoders[schema_id] = RecordDecoder(known.schema)
+        except UnknownSchemaError:
+            return
+        except InvalidSchemaError:
+            self.decoders[schema_id] = None
+
+    def take(self, record: Record) -> None:
+        name, value = record.key, record.value
+        if name is None or b"\0" in name or len(name) > KEY_BYTES_MAX:
+            return
+        try:
+            key = name.decode()
+        except UnicodeDecodeError:
+            return
+        if self.found.partition.setdefault(key, record.partition) != record.partition:
+            self.found.strays.add(key)
+        version = self._head(key).version + 1
+        _, head = fold(self._head(key), key, version, b"null" if value is None else b"value", value or b"")
+        self._chain(record.partition, key, head)
+        self._reduce(key, version, lambda rows: {} if value is None else self._told(rows, value, Change(key, version, ())))
+
+    def _told(self, rows: Rows, value: bytes, change: Change) -> Rows:
+        schema_id, body = unframe(value)
+        if schema_id not in self.decoders:
+            self.found.unknown.add(schema_id)
+        decoder = self.decoders.get(schema_id)
+        if decoder is None:
+            raise UndecodableError("its schema is not known, or none of a record")
+        handler = self.projection.handlers.get(decoder.name)
+        return rows if handler is None else reduced(self.projection, rows, handler, decoder.decode(body), change)
+
+
+def reduced(projection: Projection[Any], rows: Rows, handler: Handler, event: Any, change: Change) -> Rows:
     """The rows of a key after one event, as canonical values; `rows` stays as it was.
 
     Raises what the reducer or `touches` raises, RowRejectedError for a row that can't be stored, ValueError for another row

@@ -10,7 +10,7 @@ from typing import Any
 
 from truecopy_bus.leases import Fence
 from truecopy_bus.log import Log
-from truecopy_bus.registry import Registry
+from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.check import wrong_keys
 from truecopy_projections.digest import row_hash, total
 from truecopy_projections.errors import RepairRefusedError
@@ -54,7 +54,7 @@ async def repair(
     projection: Projection[Any],
     replica: Replica,
     log: Log,
-    registry: Registry,
+    schemas: SchemaSource,
     *,
     topic: str | None = None,
     apply: bool = False,
@@ -66,11 +66,11 @@ async def repair(
     """
     name = topic or projection.entity
     if not apply:
-        found = await gather(projection, replica, log, registry, topic=name, deep=True)
+        found = await gather(projection, replica, log, schemas, topic=name, deep=True)
         return _planned(projection, found, rows_max)
     fences = await replica.renew(projection, _HOLDER, (), lease_s=REPAIR_LEASE_S, seize=True)
     try:
-        found = await gather(projection, replica, log, registry, topic=name, deep=True)
+        found = await gather(projection, replica, log, schemas, topic=name, deep=True)
         planned = _planned(projection, found, rows_max)
         if planned.planned or planned.digests or planned.keys:
             plans = _plans(projection, found, planned, fences)

@@ -21,11 +21,11 @@ from typing import Any
 from truecopy_bus.errors import DataRefusedError, PositionLostError, TopicMissingError, UnavailableError
 from truecopy_bus.leases import Fence
 from truecopy_bus.limits import LEASE_S, READ_RECORDS_MAX, READ_WAIT_S
-from truecopy_bus.log import Log, Reader
+from truecopy_bus.log import Log, Passing, Reader
 from truecopy_bus.outage import Outage
 from truecopy_bus.points import reached
 from truecopy_bus.record import Record, TopicState
-from truecopy_bus.registry import Registry
+from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.arrival import Reading
 from truecopy_projections.columnar_plan import Planned
 from truecopy_projections.columnar_work import ColumnarWork
@@ -39,7 +39,7 @@ from truecopy_projections.limits import (
     TOPIC_QUIET_S,
     WATCHDOG_S,
 )
-from truecopy_projections.plan import halted
+from truecopy_projections.plan import halted, passed
 from truecopy_projections.projection import Projection
 from truecopy_projections.records_work import RecordsWork, Task
 from truecopy_projections.replica import Replica
@@ -64,7 +64,7 @@ class Worker:
         projection: Projection[Any],
         replica: Replica,
         log: Log,
-        registry: Registry,
+        registry: SchemaSource,
         *,
         topic: str | None = None,
         group: str | None = None,
@@ -128,7 +128,7 @@ class Worker:
     async def _turn(self) -> int:
         """One round, of which the commit may be left under way."""
         if self._topic_state is None:
-            self._topic_state = await followed(self._log, self.topic, self.replica, self.projection.id)
+            self._topic_state = await followed(self._log, self.topic, self.replica, self.projection)
             await self._install(self._topic_state)
             await self._upkeep()
             self._progress_at = time.monotonic()
@@ -145,6 +145,8 @@ class Worker:
                 await self._land()
         elif held := [record for record in records if self._flowing().get(record.partition) == flowing.get(record.partition)]:
             await self._work_by_records(held)
+        elif self.projection.foreign is not None and isinstance(self._reader, Passing):
+            await self._pass(flowing, self._reader.passed())
         self._adapt(len(records), time.monotonic() - began)
         return len(records)
 
@@ -158,6 +160,12 @@ class Worker:
         if now >= self._retry_at:
             await self._retry(list(self._fences))
             self._retry_at = now + PARKED_RETRY_S
+
+    async def _pass(self, read: Mapping[int, int], ends: Mapping[int, int]) -> None:
+        """Move on where a read from `read` on found no record: a foreign topic may end with markers of transactions."""
+        quiet = [p for p, at in self._flowing().items() if read.get(p) == at < ends.get(p, 0)]
+        if quiet:
+            await self._apply([passed(self._fences[p], self._states[p], ends[p]) for p in quiet])
 
     def _adapt(self, read: int, took_s: float) -> None:
         """Ask for more while full batches take less than their share of the lease, and for less when they take more."""
@@ -196,10 +204,12 @@ class Worker:
 
     async def _check(self, partitions: Collection[int]) -> None:
         """Whether the topic is still the one that these partitions' positions are about; halt or release them by that."""
-        topic = self._topic_state = await followed(self._log, self.topic, self.replica, self.projection.id)
+        topic = self._topic_state = await followed(self._log, self.topic, self.replica, self.projection)
         self._check_at = time.monotonic() + INCARNATION_CHECK_S
         for p in partitions:
-            state = self._states[p]
+            await self._begin(p, topic.bounds.get(p, (0, 0))[0])
+            if (state := self._states.get(p)) is None:
+                continue
             why = _standstill(state, topic, self.topic)
             if _kind(why) != _kind(state.halted) and (why or _kind(state.halted) != "parked"):
                 await self._apply([halted(self._fences[p], state, why)])
@@ -215,6 +225,13 @@ class Worker:
                 self._progress_at = time.monotonic()
         else:
             self._progress_at = time.monotonic()
+
+    async def _begin(self, p: int, start: int) -> None:
+        """Who has read nothing of a foreign topic's partition begins where that does now."""
+        state = self._states[p]
+        if self.projection.foreign is not None and state.position == 0 < start:
+            await self._apply([passed(self._fences[p], state, start)])
+            _log.warning("%s[%d] begins at offset %d: what %s held before is gone", self.projection.id, p, start, self.topic)
 
     async def _read(self, positions: Mapping[int, int]) -> Sequence[Record]:
         if self._reader is None:
@@ -232,7 +249,7 @@ class Worker:
     async def _planned(self, records: Sequence[Record]) -> Planned | None:
         """The plan of a batch by columns, on the states that the commit under way will leave. None: plan it by records."""
         held = [record for record in records if record.partition in self._fences]
-        if not held or self._by_records:
+        if not held or self._by_records or self.projection.foreign is not None:
             return None
         await self._records.learn(held)
         return await self._columns.plan(held, {**self._states, **self._ahead}, self._fences)
@@ -278,7 +295,7 @@ class Worker:
 
     async def _work_by_records(self, records: Sequence[Record]) -> None:
         self._columns.forget()
-        task = await self._records.batch(records)
+        task = await self._records.batch(records, self._states)
         while True:
             plans = self._records.plan(task, self._states, self._fences)
             await self._applying(plans)

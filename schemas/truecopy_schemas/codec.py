@@ -29,7 +29,7 @@ from truecopy_schemas.event import Event
 from truecopy_schemas.limits import EVENT_BODY_BYTES_MAX, LONG_MAX, TX_BYTES_MAX
 from truecopy_schemas.varint import leading_long
 
-__all__ = ["Decoder", "encode", "read_version"]
+__all__ = ["Decoder", "RecordDecoder", "encode", "read_version"]
 
 _E = TypeVar("_E", bound=Event)
 _TOLD_CHARS_MAX = 1_000
@@ -106,14 +106,11 @@ class Decoder(Generic[_E]):
 
         Raises UndecodableError when the body is not what the schema says, to the last byte.
         """
-        source = BytesIO(body)
+        values = _values(body, self._writer, self._reader)
         try:
-            values: Any = fastavro.schemaless_reader(source, self._writer, self._reader)
             version, tx = values.pop("_version"), values.pop("_tx")
-        except Exception as fault:  # the decoder's own faults have no common class
-            raise UndecodableError(f"{type(fault).__name__}: {fault!s:.200}") from fault
-        if source.tell() != len(body):
-            raise UndecodableError(f"{len(body) - source.tell()} bytes are left over of {len(body)}")
+        except KeyError as fault:
+            raise UndecodableError(f"no field {fault}") from fault
         if version < 1:
             raise UndecodableError(f"version {version} is below 1")
         if self._shares_defaults:
@@ -129,6 +126,39 @@ class Decoder(Generic[_E]):
     def decode_event(self, body: bytes) -> _E:
         """The event in a body, not validated again. Raises UndecodableError like decode."""
         return self.event(self.decode(body)[2])
+
+
+class RecordDecoder:
+    """Decodes the bodies of one record schema of others: no version in front, no class behind. `name` is its full name.
+
+    Raises InvalidSchemaError when it is no record's schema, can't be parsed, or is endless, as Decoder says.
+    """
+
+    def __init__(self, schema: Any) -> None:
+        kind = schema.get("type") if isinstance(schema, dict) else schema
+        if kind != "record":
+            problem = f"a schema of {kind!r:.80} was seen, expected one of an Avro record"
+            raise InvalidSchemaError(where="a foreign schema", problem=problem, remedy="look at what its id is registered for")
+        self._writer = _parsed(schema)
+        self.name = str(self._writer["name"])
+        refuse_endless(self._writer, where=self.name)
+
+    def decode(self, body: bytes) -> dict[str, Any]:
+        """The fields of a body; enums as their symbols, records as dicts. Raises UndecodableError like Decoder.decode."""
+        return _values(body, self._writer, None)
+
+
+def _values(body: bytes, writer: Any, reader: Any) -> dict[str, Any]:
+    """The fields of a body. Raises UndecodableError."""
+    source = BytesIO(body)
+    try:
+        values: Any = fastavro.schemaless_reader(source, writer, reader)
+    except Exception as fault:  # the decoder's own faults have no common class
+        raise UndecodableError(f"{type(fault).__name__}: {fault!s:.200}") from fault
+    if source.tell() != len(body):
+        raise UndecodableError(f"{len(body) - source.tell()} bytes are left over of {len(body)}")
+    fields: dict[str, Any] = values
+    return fields
 
 
 @cache

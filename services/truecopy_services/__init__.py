@@ -3,7 +3,8 @@
 from truecopy_bus.errors import UnavailableError, VersionConflictError
 from truecopy_bus.token import Token
 from truecopy_projections.errors import NotReachedError, UnknownProjectionError
-from truecopy_projections.projection import EVERY_ROW, Change, Projection
+from truecopy_projections.foreign import ForeignTopic
+from truecopy_projections.projection import EVERY_ROW, Change, ForeignRecord, Projection
 from truecopy_projections.verdicts import Report, Verdict
 from truecopy_schemas import Event, InvalidEventError, Record, TruecopyError
 from truecopy_services.app import Truecopy
@@ -15,6 +16,8 @@ __all__ = [
     "EVERY_ROW",
     "Change",
     "Event",
+    "ForeignRecord",
+    "ForeignTopic",
     "InvalidEventError",
     "NotReachedError",
     "Projection",

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from truecopy_bus.log import Log
 from truecopy_bus.registry import SCHEMAS_TOPIC, Registry
 from truecopy_bus.store import EventStore
+from truecopy_projections.foreign import ForeignTopic
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
 from truecopy_services.config import Settings
@@ -66,7 +67,7 @@ class Truecopy:
         return f"Truecopy({self.service!r})"
 
     def projection(
-        self, name: str, *, entity: str, row: type[R], key: str | tuple[str, ...] = (), version: int = 1
+        self, name: str, *, entity: str | ForeignTopic, row: type[R], key: str | tuple[str, ...] = (), version: int = 1
     ) -> Projection[R]:
         """Declare a projection of this service; see Projection. Raises ProjectionError, DeclarationError."""
         return self.add(Projection(name, entity=entity, row=row, key=key, version=version))

@@ -22,6 +22,7 @@ from truecopy_bus.limits import (
     READ_WAIT_S,
     STATEMENT_TIMEOUT_S,
 )
+from truecopy_bus.schema_sources import OWN_LOG
 from truecopy_projections.limits import CHECK_WAIT_S, READ_AT_LEAST_S
 from truecopy_services.errors import SettingError
 
@@ -49,6 +50,8 @@ class Settings(BaseSettings):
     """`sqlite:PATH`, `sqlite::memory:` or `postgresql://user:password@host:port/database`."""
     replica: str = Field(default="", repr=False)
     """`sqlite:PATH`, `memory:` or `postgresql://user:password@host:port/database`."""
+    schemas: str = Field(default=OWN_LOG, repr=False)
+    """Where the schemas of foreign topics are that name no source: `http(s)://user:password@host`, `folder:PATH` or `log:`."""
     kafka_password: SecretStr | None = None
     """Goes with `sasl_username` in the address of the log."""
     namespace: str = Field(default="", pattern=_NAMESPACE, max_length=NAMESPACE_CHARS_MAX)

@@ -6,15 +6,17 @@ from urllib.parse import urlsplit
 from truecopy_bus.log import Log
 from truecopy_bus.logs.memory import MemoryLog
 from truecopy_bus.logs.sqlite import SQLiteLog
+from truecopy_bus.schema_sources import SchemaSource, schema_source
 from truecopy_bus.sql import Database
 from truecopy_bus.sql.address import connect
 from truecopy_bus.sql.sqlite_session import Synchronous
+from truecopy_projections.foreign import ForeignTopic
 from truecopy_projections.replica import Replica
 from truecopy_projections.replicas import MemoryReplica, SqlReplica
 from truecopy_services.config import MEMORY, Settings
 from truecopy_services.errors import SettingError
 
-__all__ = ["open_log", "open_replica", "open_store_database", "shown"]
+__all__ = ["open_log", "open_replica", "open_schemas", "open_store_database", "shown"]
 
 
 def shown(address: str) -> str:
@@ -56,6 +58,17 @@ def _kafka(settings: Settings, address: str) -> Log:
         return KafkaLog(KafkaSettings.from_url(address, **more))
     except ValueError as fault:
         raise SettingError(setting="TRUECOPY_LOG", seen=str(fault), remedy="correct the address") from None
+
+
+def open_schemas(settings: Settings, foreign: ForeignTopic | None, registry: SchemaSource) -> SchemaSource:
+    """Where a topic's schemas are: `registry` for one of ours. Raises SettingError."""
+    if foreign is None:
+        return registry
+    try:
+        return schema_source(foreign.schemas or settings.schemas, registry)
+    except ValueError as fault:
+        remedy = f"correct it, or the schemas of ForeignTopic({foreign.name!r})"
+        raise SettingError(setting="TRUECOPY_SCHEMAS", seen=str(fault), remedy=remedy) from None
 
 
 async def open_store_database(settings: Settings, service: str) -> Database:

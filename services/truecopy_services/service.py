@@ -8,6 +8,7 @@ from truecopy_bus.log import Log
 from truecopy_bus.publish import Change
 from truecopy_bus.registry import Registry
 from truecopy_bus.relay import Relay
+from truecopy_bus.schema_sources import SchemaSource
 from truecopy_bus.sql import Database
 from truecopy_bus.store import EventStore
 from truecopy_bus.token import Token
@@ -21,6 +22,7 @@ from truecopy_projections.verdicts import Report
 from truecopy_projections.worker import Worker
 from truecopy_schemas import Event
 from truecopy_services.config import Settings
+from truecopy_services.opening import open_schemas
 from truecopy_services.reading import ReplicaReader
 
 __all__ = ["Service"]
@@ -67,7 +69,7 @@ class Service:
                 projection,
                 self.replica_adapter,
                 self.log,
-                self.registry,
+                self.schemas(projection),
                 topic=self.topic(projection),
                 deep=deep,
                 wait_s=self.settings.check_wait_s,
@@ -81,7 +83,7 @@ class Service:
             projection,
             self.replica_adapter,
             self.log,
-            self.registry,
+            self.schemas(projection),
             topic=self.topic(projection),
             apply=apply,
             rows_max=rows_max,
@@ -94,8 +96,12 @@ class Service:
         return await certify(self.projections[report.projection], self.replica_adapter, report, key)
 
     def topic(self, projection: Projection[Any]) -> str:
-        """The topic of a projection's entity, as the log names it."""
-        return self.settings.topic_prefix + projection.entity
+        """The topic of a projection's entity, as the log names it. No namespace precedes a foreign one."""
+        return projection.entity if projection.foreign is not None else self.settings.topic_prefix + projection.entity
+
+    def schemas(self, projection: Projection[Any]) -> SchemaSource:
+        """Where the schemas of a projection's topic are: our registry, unless the topic is foreign. Raises SettingError."""
+        return open_schemas(self.settings, projection.foreign, self.registry)
 
     def relay(self) -> Relay:
         """A relay of this service's events."""
@@ -116,7 +122,7 @@ class Service:
             projection,
             self.replica_adapter,
             self.log,
-            self.registry,
+            self.schemas(projection),
             topic=self.topic(projection),
             group=f"{self.settings.topic_prefix}{self.name}.{projection.id}",
             lease_s=self.settings.lease_s,

@@ -133,7 +133,7 @@ async def _projection(service: Service, projection: Projection[Any], away: dict[
     holders: _Holders = None
     try:
         async with answering_within(service.settings.timeout_s, f"log {shown(service.settings.log_of())}"):
-            topic = await followed(service.log, service.topic(projection), service.replica_adapter, projection.id)
+            topic = await followed(service.log, service.topic(projection), service.replica_adapter, projection)
     except UnavailableError as fault:
         away[str(fault)] = None
         unknown.append(f"the log's end and the lag: {fault}")

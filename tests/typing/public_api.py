@@ -12,6 +12,8 @@ from truecopy_services import (
     EVERY_ROW,
     Change,
     Event,
+    ForeignRecord,
+    ForeignTopic,
     Projection,
     Record,
     ReplicaReader,
@@ -55,6 +57,8 @@ class OrderLine:
 app = Truecopy("shop", log="memory:", partitions=2)
 orders = app.projection("orders", entity="shop.order", row=Order)
 lines = app.add(Projection("lines", entity="shop.order", row=OrderLine, key="sku", version=2))
+prices = app.projection("prices", entity=ForeignTopic("erp.prices", schemas="http://localhost:8081"), row=Order)
+assert_type(prices, Projection[Order])
 assert_type(orders, Projection[Order])
 assert_type(lines, Projection[OrderLine])
 
@@ -78,6 +82,11 @@ def line(row: OrderLine | None, event: Ordered, change: Change) -> OrderLine | N
 @lines.on(Cancelled, touches=lambda event, change: EVERY_ROW)
 def forget(row: OrderLine | None, event: Cancelled, change: Change) -> OrderLine | None:
     return None
+
+
+@prices.on_record("erp.Price", "erp.Correction")
+def price(row: Order | None, record: ForeignRecord, change: Change) -> Order | None:
+    return Order(record["total"])
 
 
 async def use(settings: Settings) -> list[Report]:

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from truecopy_bus.errors import TopicMissingError
+from truecopy_bus.log import identified
 from truecopy_projections.verdicts import Report, Verdict
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import Verb, app_argument, app_of
@@ -38,7 +39,7 @@ async def _check(arguments: Namespace, screen: Screen) -> Exit:
         for projection in projections:
             async with answering_within(service.settings.timeout_s, f"log and replica of {projection.id}"):
                 with suppress(TopicMissingError):  # the check itself waits for it: its owner may just be making it
-                    await service.log.describe(service.topic(projection))
+                    await identified(service.log, service.topic(projection), foreign=projection.foreign is not None)
                 async with service.replica_adapter.snapshot():
                     pass
             with screen.console.status(f"checking {projection.id}"):

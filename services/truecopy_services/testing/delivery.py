@@ -142,7 +142,7 @@ async def _states(service: Service, projection: Projection[Any]) -> Mapping[int,
 
 async def _topic(service: Service, projection: Projection[Any]) -> TopicState | None:
     try:
-        return await identified(service.log, service.topic(projection))
+        return await identified(service.log, service.topic(projection), foreign=projection.foreign is not None)
     except TopicMissingError:
         return None
 

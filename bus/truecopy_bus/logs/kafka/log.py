@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 class KafkaLog:
     """The log port on Apache Kafka 3.6 or later. Connects at the first need; for one event loop.
 
-    Beyond the port: `settings`, `delete` and `trim`, for operators and tests.
+    Beyond the port: `foreign`; and `settings`, `delete` and `trim`, for operators and tests.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -99,6 +99,14 @@ class KafkaLog:
             incarnation=await self._incarnation(topic, leaders[0], *bounds[0]),
             bounds=bounds,
         )
+
+    async def foreign(self, topic: str) -> TopicState:
+        """`describe` for a topic of others: its incarnation is the id that the brokers gave it. See ForeignTopics."""
+        self._expect_open()
+        leaders = await self._cluster.leaders(topic)
+        bounds = await self._cluster.bounds(topic, leaders)
+        incarnation = f"{await self._cluster.topic_id(topic)}/{len(leaders)}"
+        return TopicState(name=topic, partitions=len(leaders), incarnation=incarnation, bounds=bounds)
 
     async def _incarnation(self, topic: str, leader: int, start: int, end: int) -> Incarnation | None:
         """From the genesis, which is a batch of its own, or by searching what retention left for a mark."""

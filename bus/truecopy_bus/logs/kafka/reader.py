@@ -56,6 +56,10 @@ class KafkaReader:
             await self._drop()
             raise
 
+    def passed(self) -> Mapping[int, int]:
+        """See Passing: beyond the last record lie markers of transactions, and what was aborted or compacted."""
+        return {} if self._consumer is None else {p: self._consumer.position(self._topic, p) for p in self._next}
+
     async def close(self) -> None:
         self._closed = True
         await self._drop()

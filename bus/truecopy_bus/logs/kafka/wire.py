@@ -22,6 +22,7 @@ from truecopy_bus.logs.kafka.closing import closed
 from truecopy_bus.logs.kafka.noise import quiet
 from truecopy_bus.logs.kafka.plain import hand_out_plain, plain
 from truecopy_bus.logs.kafka.settings import KafkaSettings
+from truecopy_bus.logs.kafka.topic_id import TopicIdRequest
 from truecopy_bus.record import Outgoing, Record
 
 try:
@@ -122,6 +123,11 @@ class Cluster:
             if error is not kafka_errors.NoError and not found["partitions"]:
                 raise error(topic)
             return {each["partition"]: each["leader"] for each in found["partitions"]}
+
+    async def topic_id(self, topic: str) -> str:
+        """What the brokers call this life of the topic; of none, zeros."""
+        async with self._asking(f"asking for the id of topic {topic}") as admin:
+            return str(await admin._send_request(TopicIdRequest(topic)))
 
     async def bounds(self, topic: str, leaders: Mapping[int, int]) -> dict[int, tuple[int, int]]:
         """Partition -> (first stored offset, next offset), for the partitions whose leaders are given.
