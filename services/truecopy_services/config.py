@@ -28,6 +28,8 @@ __all__ = ["MEMORY", "Settings"]
 
 PREFIX = "TRUECOPY_"
 MEMORY = "memory:"
+STUCK_S = 2 * STATEMENT_TIMEOUT_S
+"""Seconds. The longest wait of a loop is one statement's; nothing that is well takes twice as long."""
 _NAMESPACE = r"^([A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*)?$"
 
 
@@ -73,6 +75,12 @@ class Settings(BaseSettings):
     """Between marks while a partition is written."""
     mark_idle_s: float = Field(default=MARK_IDLE_S, gt=0)
     """Between marks while it is not."""
+    http: str = ""
+    """`HOST:PORT`, or `PORT` on the loopback: where a process answers /metrics, /health and /ready. Empty: nowhere."""
+    stuck_s: float = Field(default=STUCK_S, gt=0)
+    """For which a loop may not come round before /health says that the process is stuck."""
+    ready_lag_s: float | None = Field(default=None, gt=0)
+    """Age of the oldest unapplied event, in a partition that this process holds, above which /ready says no. None: any."""
     durable: bool = True
     """Off: a PostgreSQL replica may acknowledge a commit before its flush; rows and position rewind together. A read at a
     token flushes first."""

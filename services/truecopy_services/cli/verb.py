@@ -10,7 +10,7 @@ from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.errors import UsageError
 from truecopy_services.loading import load_app
 
-__all__ = ["APP_VARIABLE", "Verb", "app_argument", "app_of", "count"]
+__all__ = ["APP_VARIABLE", "Verb", "app_argument", "app_of", "count", "http_argument"]
 
 APP_VARIABLE = "TRUECOPY_APP"
 
@@ -29,6 +29,12 @@ def app_argument(parser: ArgumentParser) -> None:
     """APP, which may be left out when TRUECOPY_APP names it."""
     told = f"module or module:attribute; {APP_VARIABLE} stands in for it"
     parser.add_argument("app", metavar="APP", nargs="?", help=told)
+
+
+def http_argument(parser: ArgumentParser) -> None:
+    """--http, which wins over TRUECOPY_HTTP."""
+    told = "answer /metrics, /health and /ready there; TRUECOPY_HTTP stands in for it; a port alone is on the loopback"
+    parser.add_argument("--http", metavar="HOST:PORT", help=told)
 
 
 def app_of(given: str | None) -> Truecopy:
