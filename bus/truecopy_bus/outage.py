@@ -31,7 +31,8 @@ class Outage:
             self._since, self._pause_s = now, BACKOFF_FIRST_S
         self.fault = fault
         if not self._said and now - self._since >= quiet_s:
-            self._logger.warning("%s: %s; trying again until it answers", self._name, fault, extra=self._about)
+            about = {**self._about, "error": type(fault).__name__}
+            self._logger.warning("%s: %s; trying again until it answers", self._name, fault, extra=about)
             self._said = True
         pause_s = self._pause_s * random.uniform(0.5, 1.0)
         self._pause_s = min(2 * self._pause_s, longest_s)

@@ -1,6 +1,7 @@
 """Processes that are asked over HTTP while they work, while a server is away, and while they are stuck."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,21 @@ async def test_a_worker_that_is_stuck_is_told_though_it_blocks_its_whole_process
     (tmp_path / "go on").touch()
     await site.until("/health", 200)
     await site.until("/ready", 200)
+
+
+async def test_all_that_a_process_says_is_one_object_a_line(truecopy: Any) -> None:
+    truecopy.settings |= {"TRUECOPY_LOG_FORMAT": "json", "TRUECOPY_REPLICA": "postgresql://u:hidden@127.0.0.1:1/x"}
+    process = await truecopy.start("run", "bank", "--http", "0")
+    said = [json.loads(await process.stderr.readline()) for _ in range(3)]
+    process.terminate()
+    out, rest = await process.communicate()
+    refused = await truecopy("run", "bank", "--http", "nowhere")
+
+    said += map(json.loads, [*rest.splitlines(), *refused.err.splitlines()])
+    assert (out, refused.out, refused.code) == (b"", "", 2)
+    assert all({"time", "level", "logger", "message"} <= one.keys() for one in said)
+    (away,) = [one for one in said if one["logger"] == "truecopy.worker" and one["level"] == "WARNING"][:1]
+    assert (away["projection"], away["topic"], away["error"]) == ("balance@1", "bank.account", "DatabaseUnavailableError")
+    assert away["holder"]
+    assert said[-1]["error"] == "SettingError"
+    assert "hidden" not in str(said)
