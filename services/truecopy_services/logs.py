@@ -32,10 +32,24 @@ class _Lines(OrjsonFormatter):
             log_data |= {"error": record.exc_info[0].__name__, "traceback": self.formatException(record.exc_info)}
 
 
+class _StandardError(logging.Handler):
+    """Writes to what standard error is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+        except Exception:  # as every handler does: logging must not end what it tells of
+            self.handleError(record)
+
+
 def configure(form: Format, level: Level) -> None:
-    """Let the root logger write to standard error, in place of what it wrote to before."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Let the root logger write to standard error, in this way from now on."""
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if isinstance(one, _StandardError)]:
+        root.removeHandler(handler)
+    handler = _StandardError()
     handler.setFormatter(_Lines(["message"]) if form == "json" else logging.Formatter(_TEXT))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    root.addHandler(handler)
+    root.setLevel(level)
     logging.captureWarnings(form == "json")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it says is said again, once, by ours

@@ -21,9 +21,10 @@ from truecopy_projections.verdicts import Verdict
 from truecopy_projections.worker import Worker
 from truecopy_schemas.control import CONTROL_KEY
 from truecopy_services import Service, Settings
+from truecopy_services.checking import Checked
 from truecopy_services.cli import main
 from truecopy_services.observing.answers import FIGURES_OLD_S, LoopSeen, alive, ready
-from truecopy_services.observing.gathering import Checked, Figures, Gatherer
+from truecopy_services.observing.gathering import Figures, Gatherer
 from truecopy_services.observing.metrics import ProcessMetrics
 from truecopy_services.unapplied import Unapplied
 from truecopy_services.working import Loops

@@ -45,7 +45,7 @@ class Screen:
             self.console.print(text, markup=False)
 
     def finish(self, found: Mapping[str, Any]) -> None:
-        """The object, if one was asked for: the last thing that a verb does."""
+        """The object, if one was asked for: the last thing that a verb does, or that it says of each of its rounds."""
         if self.json:
             sys.stdout.write(to_json(dict(found)).decode() + "\n")
             sys.stdout.flush()

@@ -10,7 +10,7 @@ from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.errors import UsageError
 from truecopy_services.loading import load_app
 
-__all__ = ["APP_VARIABLE", "Verb", "app_argument", "app_of", "count", "http_argument"]
+__all__ = ["APP_VARIABLE", "Verb", "app_argument", "app_of", "count", "http_argument", "seconds"]
 
 APP_VARIABLE = "TRUECOPY_APP"
 
@@ -50,3 +50,14 @@ def count(text: str) -> int:
     if not text.isdecimal():
         raise ArgumentTypeError(f"{text!r} is no number from 0 on")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """A time of an option, above 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return found

@@ -3,13 +3,11 @@
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from truecopy_bus.outage import Outage
 from truecopy_bus.relay_status import RelayStatus
-from truecopy_projections.verdicts import Verdict
 from truecopy_schemas.errors import TruecopyError
 from truecopy_services.opening import shown
 from truecopy_services.service import Service
@@ -17,21 +15,12 @@ from truecopy_services.status import ServiceStatus, status
 from truecopy_services.unapplied import Unapplied
 from truecopy_services.working import Loops
 
-__all__ = ["GATHER_S", "Checked", "Figures", "Gatherer"]
+__all__ = ["GATHER_S", "Figures", "Gatherer"]
 
 GATHER_S = 3.0
 """Seconds between rounds: a few statements and one look at the topic, which the workers themselves ask for every second."""
 
 _log = logging.getLogger("truecopy.observing")
-
-
-@dataclass(slots=True, kw_only=True)
-class Checked:
-    """What a continuous check has found of one projection. `verdict` is None while the last round could not be made."""
-
-    verdict: Verdict | None = None
-    at_s: float | None = None
-    rounds: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

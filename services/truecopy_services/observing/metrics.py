@@ -14,8 +14,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from truecopy_projections.verdicts import Verdict
+from truecopy_services.checking import Checked
 from truecopy_services.observing.answers import LoopSeen, known
-from truecopy_services.observing.gathering import Checked, Figures
+from truecopy_services.observing.gathering import Figures
 from truecopy_services.status import EntityStatus, PartitionStatus
 
 __all__ = ["ProcessMetrics"]

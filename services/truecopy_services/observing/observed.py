@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
+from truecopy_services.checking import Checked
 from truecopy_services.errors import SettingError
 from truecopy_services.observing.answers import Answer, LoopSeen, alive, ready
-from truecopy_services.observing.gathering import GATHER_S, Checked, Gatherer
+from truecopy_services.observing.gathering import GATHER_S, Gatherer
 from truecopy_services.service import Service
 from truecopy_services.working import Loops
 
