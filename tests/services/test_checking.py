@@ -9,7 +9,7 @@ from typing import Any
 
 import apsw
 import pytest
-from tests.services.conftest import said_address
+from tests.services.conftest import ended, said_address
 
 from truecopy_services.cli import main
 
@@ -39,7 +39,9 @@ def damage(folder: Path) -> None:
         connection.execute("UPDATE balance__v1 SET amount = 1000")
 
 
-async def test_a_checker_waits_says_every_verdict_and_goes_on(truecopy: Any, running: Any, tmp_path: Path) -> None:
+async def test_a_checker_waits_says_every_verdict_and_goes_on_unless_it_fails_fast(
+    truecopy: Any, running: Any, tmp_path: Path
+) -> None:
     truecopy.settings |= {"TRUECOPY_CHECK_WAIT_S": "0.2"}
     checker = await truecopy.start("check", "bank", "--every", "0.3", "--json", "--http", "0")
     site = await said_address(checker.stderr)
@@ -48,7 +50,11 @@ async def test_a_checker_waits_says_every_verdict_and_goes_on(truecopy: Any, run
     await truecopy(*DEPOSIT)
     equal = await told(checker, lambda found: found["equal"])
     metrics = (await site.get("/metrics"))[1]
+    truecopy.settings |= {"TRUECOPY_CHECK_WAIT_S": "10"}
+    fast = await truecopy.start("check", "bank", "--every", "0.3", "--fail-fast", "--json")
+    await told(fast, lambda found: found["equal"])
     damage(tmp_path)
+    failed = await ended(fast)
     for _ in range(2):
         diverged = await told(checker, lambda found: [one["verdict"] for one in found["reports"]] == ["DIVERGED"])
     await site.until("/metrics", 200, 'truecopy_check_verdict{projection="balance@1",verdict="DIVERGED"} 1.0')
@@ -64,28 +70,13 @@ async def test_a_checker_waits_says_every_verdict_and_goes_on(truecopy: Any, run
     assert 'truecopy_check_rounds_total{projection="balance@1",verdict="UNREACHABLE"}' in metrics
     assert 'truecopy_check_verdict{projection="balance@1",verdict="EQUAL"} 1.0' in metrics
     assert diverged["reports"][0]["differences"][0]["key"] == "a1"
+    assert (failed.code, failed.object["equal"], failed.object["stopped"]) == (1, False, False)
     last = json.loads(out.splitlines()[-1])
     assert (last["stopped"], checker.returncode) == (True, 0)
     assert last["rounds"]["balance@1"]["DIVERGED"] >= 2
     assert err.count(b"trying again until it answers") == 1
     assert b"INFO truecopy.check: balance@1 is EQUAL: 1 events" in err
     assert b"WARNING truecopy.check: balance@1 is DIVERGED" in err
-
-
-async def test_a_checker_that_fails_fast_ends_with_1_at_a_difference(truecopy: Any, running: Any, tmp_path: Path) -> None:
-    await running()
-    token = (await truecopy(*DEPOSIT, "--json")).object["token"]
-    await truecopy("get", "bank", "balance", "a1", "--at-least", token)
-    checker = await truecopy.start("check", "bank", "--every", "0.3", "--fail-fast", "--json")
-    await told(checker, lambda found: found["equal"])
-    damage(tmp_path)
-    async with asyncio.timeout(60):
-        out, _ = await checker.communicate()
-
-    *_, diverged, last = map(json.loads, out.splitlines())
-    assert checker.returncode == 1
-    assert diverged["reports"][0]["verdict"] == "DIVERGED"
-    assert (last["equal"], last["stopped"]) == (False, False)
 
 
 @pytest.mark.parametrize(("words", "said"), USAGE)

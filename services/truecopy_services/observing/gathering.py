@@ -17,7 +17,7 @@ from truecopy_services.working import Loops
 
 __all__ = ["GATHER_S", "Figures", "Gatherer"]
 
-GATHER_S = 3.0
+GATHER_S = 2.0
 """Seconds between rounds: a few statements and one look at the topic, which the workers themselves ask for every second."""
 
 _log = logging.getLogger("truecopy.observing")
