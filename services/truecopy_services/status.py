@@ -130,14 +130,20 @@ class _Round:
 
 
 async def status(
-    service: Service, *, log_name: str, unapplied: Unapplied | None = None, owner: bool = True, opens: bool = True
+    service: Service,
+    *,
+    log_name: str,
+    unapplied: Unapplied | None = None,
+    owner: bool = True,
+    opens: bool = True,
+    timeout_s: float | None = None,
 ) -> ServiceStatus:
     """Ask store, log and replica. Raises only for what is no matter of being away.
 
-    Without `owner` the store is left alone. Whoever asks again and again keeps one `unapplied`, and says by `opens` that the
-    store's tables are known to be there.
+    Without `owner` the store is left alone. Whoever asks again and again keeps one `unapplied`, says by `opens` that the
+    store's tables are known to be there, and may have less time than the settings' `timeout_s` for each of the three.
     """
-    asked = _Round(service.settings.timeout_s)
+    asked = _Round(timeout_s or service.settings.timeout_s)
     entities: tuple[EntityStatus, ...] | None = None
     refused: dict[str, str] = {}
     if owner:
@@ -209,7 +215,7 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
     try:
         async with asked.asking("log", shown(service.settings.log_of())):
             topic = await still_there(service.log, service.topic(projection), projection.id, states)
-            ages_s = await unapplied.ages_s(topic, {p: s.position for p, s in states.items() if _is_on(topic, s)})
+        ages_s = await unapplied.ages_s(topic, {p: s.position for p, s in states.items() if _is_on(topic, s)})
     except (UnavailableError, TopicMissingError) as fault:
         unknown.append(f"the log's end and the lag: {fault}")
     partitions = sorted({*states, *(topic.bounds if topic else ())})

@@ -20,7 +20,7 @@ from truecopy_bus.record import Outgoing, Record, TopicSpec
 from truecopy_projections.verdicts import Verdict
 from truecopy_projections.worker import Worker
 from truecopy_schemas.control import CONTROL_KEY
-from truecopy_services import Service, Settings
+from truecopy_services import Service, Settings, Truecopy
 from truecopy_services.checking import Checked
 from truecopy_services.cli import main
 from truecopy_services.observing.answers import FIGURES_OLD_S, LoopSeen, alive, ready
@@ -209,6 +209,32 @@ async def test_lag_above_a_bound_makes_unready_and_so_does_one_that_is_unknown(p
     assert [why.partition(":")[0] for why in beyond] == ["balance@1[1]"]
     assert len(ready({}, unlearned, (), lag_max_s=9.0, **AT | {"now_s": found.gathered_s}).reasons) == 2
     assert ready({}, unlearned, (), lag_max_s=None, **AT | {"now_s": found.gathered_s}).good
+
+
+async def test_what_another_process_holds_is_no_reason(process: Process) -> None:
+    await process.publish(5)
+    await process.settle()
+    await process.publish(1)
+    await process.relay.drain()
+    await process.worker.leave()
+
+    assert await process.ready(lag_max_s=1e-6) == ()
+
+
+async def test_a_log_that_has_no_such_topic_has_answered(process: Process) -> None:
+    found = await process.samples()
+
+    assert found["up log"] == 1
+    assert not [name for name in found if name.startswith("lag")]
+
+
+async def test_an_owner_without_projections_asks_the_log_too(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, log="kafka://127.0.0.1:1", timeout_s=0.5)
+    async with Truecopy("shop", settings=settings).open() as service:
+        found = samples(await Gatherer(service, Loops(), relays=True).gather())
+
+    assert (found["up log"], found["up store"]) == (0, 1)
+    assert "up replica" not in found
 
 
 @pytest.mark.parametrize(("seen", "good"), LOOPS)

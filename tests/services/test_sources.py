@@ -130,7 +130,11 @@ def test_the_environment_and_arguments_are_named_too(monkeypatch: pytest.MonkeyP
     with pytest.raises(SettingError, match=r"TRUECOPY_LEASE_S \(environment variable\)"):
         Settings.load()
     monkeypatch.setenv("TRUECOPY_LEASE_S", "1")
-    for app in (Truecopy("bank", log=SECRET), Truecopy("bank", settings=Settings(log=SECRET))):
+    for app in (
+        Truecopy("bank", log=SECRET),
+        Truecopy("bank", settings=Settings(log=SECRET)),
+        Truecopy("bank", settings=Settings(), log=SECRET),
+    ):
         with pytest.raises(SettingError, match=r"TRUECOPY_LOG \(argument\)"):
             opening(app)
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from truecopy_bus.errors import TopicLostError, TopicMissingError
-from truecopy_services.observing.gathering import GATHER_S, Figures
+from truecopy_services.observing.gathering import Figures
 
 __all__ = ["FIGURES_OLD_S", "Answer", "LoopSeen", "alive", "known", "ready"]
 
-FIGURES_OLD_S = 5 * GATHER_S
-"""Seconds after which figures say nothing of now."""
+FIGURES_OLD_S = 20.0
+"""Seconds after which figures say nothing of now: longer than a round takes in which nobody answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,9 @@ __all__ = ["GATHER_S", "Figures", "Gatherer"]
 GATHER_S = 2.0
 """Seconds between rounds: a few statements and one look at the topic, which the workers themselves ask for every second."""
 
+ASK_S = 3.0
+"""Seconds for each of log, store and replica to answer in a round: who takes longer is told as not answering."""
+
 _log = logging.getLogger("truecopy.observing")
 
 
@@ -62,10 +65,15 @@ class Gatherer:
             await asyncio.sleep(GATHER_S)
 
     async def gather(self) -> Figures:
-        """One round, bounded in time by the settings' `timeout_s` for each of log, store and replica."""
+        """One round, bounded by ASK_S for each of log, store and replica, and by LOOK_S for each topic that is behind."""
         name = shown(self._service.settings.log_of())
         found = await status(
-            self._service, log_name=name, unapplied=self._unapplied, owner=self._relays, opens=not self._opened
+            self._service,
+            log_name=name,
+            unapplied=self._unapplied,
+            owner=self._relays,
+            opens=not self._opened,
+            timeout_s=min(ASK_S, self._service.settings.timeout_s),
         )
         self._opened = self._opened or found.entities is not None
         workers, relay = self._loops.workers, self._loops.relay
