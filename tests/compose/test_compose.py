@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import yaml
 from tests.compose.conftest import COMPOSE, ROOT, Stage, copied, site_of
+from tests.drills.processes import Role
 
 FILE: dict[str, Any] = yaml.safe_load((COMPOSE / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = FILE["services"]
@@ -61,14 +62,18 @@ async def test_all_that_the_file_starts_works_together(
     await stage.orders(mounted["relay"])
     await stage.proves(roles[-1][1])
 
-    for name, role in roles:
-        site = await site_of(role)
-        kind, _, *words = OURS[name]["healthcheck"]["test"]
-        assert (kind, "http://127.0.0.1:9100/health" in words[-1]) == ("CMD", True)
-        await stage.succeeds(["python", *(word.replace("http://127.0.0.1:9100", site.url) for word in words)], {})
-        await site.until("/ready", 200)
-        await site.until("/metrics", 200, 'truecopy_up{dependency="log"} 1.0')
+    await asyncio.gather(*(answers(stage, role, OURS[name]["healthcheck"]["test"]) for name, role in roles))
     assert await asyncio.gather(*(role.end() for _, role in roles)) == [0, 0, 0, 0]
+
+
+async def answers(stage: Stage, role: Role, check: list[str]) -> None:
+    """Run the health check of the file at the address where this process answers, and ask for the other pages."""
+    site = await site_of(role)
+    kind, program, *words = check
+    assert (kind, program, "http://127.0.0.1:9100/health" in words[-1]) == ("CMD", "python", True)
+    await stage.succeeds([program, *(word.replace("http://127.0.0.1:9100", site.url) for word in words)], {})
+    await site.until("/ready", 200)
+    await site.until("/metrics", 200, 'truecopy_up{dependency="log"} 1.0')
 
 
 def test_every_secret_and_host_of_the_file_is_there(tmp_path: Path) -> None:

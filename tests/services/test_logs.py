@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from truecopy_services import Settings
+from truecopy_services.cli import main
 from truecopy_services.errors import SettingError
 from truecopy_services.logs import configure
 
@@ -42,6 +43,17 @@ def test_an_object_a_line_has_fields_of_its_own_and_errors_as_fields(capsys: pyt
     assert well.keys() == {"time", "level", "logger", "message"}
     assert well["time"].endswith("+00:00")
     assert (old["logger"], old["level"]) == ("py.warnings", "WARNING")
+
+
+def test_what_a_command_ends_with_is_an_object_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TRUECOPY_LOG_FORMAT", "json")
+    monkeypatch.setenv("TRUECOPY_LOG_LEVEL", "ERROR")
+
+    assert main(["publish", "tests.services.bank", "Nothing", "k", "{}"]) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    said = json.loads(line)
+    assert (said["level"], said["error"], said["exit"]) == ("ERROR", "UsageError", 2)
 
 
 def test_text_is_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
