@@ -15,17 +15,19 @@ import pytest
 from truecopy_services.cli import VERBS
 from truecopy_services.cli.screen import Exit
 from truecopy_services.config import Settings
+from truecopy_services.sources import CONFIG_VARIABLE, SECRETS_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     (*ROOT.glob("*.md"), *ROOT.glob("[!.]*/README.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md"))
 )
+SOURCES = (CONFIG_VARIABLE, SECRETS_VARIABLE)
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 RUN_S = 60
 COMMANDS = re.compile(r"^ {4}(truecopy .*)$", re.MULTILINE)
 OPTION = re.compile(r"(?<![-\w])--[a-z][a-z-]*")
-NO_SETTINGS = {"TRUECOPY_DEBUG", "TRUECOPY_TEST_KAFKA", "TRUECOPY_TEST_POSTGRES"}
-"""Variables of tests; all others that a document names are settings."""
+NO_SETTINGS = {"TRUECOPY_APP", "TRUECOPY_DEBUG", *SOURCES, "TRUECOPY_TEST_KAFKA", "TRUECOPY_TEST_POSTGRES"}
+"""Variables of the command line and of tests; all others that a document names are settings."""
 
 
 def blocks(path: Path) -> list[tuple[str, str]]:

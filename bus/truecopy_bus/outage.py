@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+from collections.abc import Mapping
 
 from truecopy_bus.limits import BACKOFF_FIRST_S, BACKOFF_LAST_S
 
@@ -10,25 +11,28 @@ __all__ = ["Outage"]
 
 
 class Outage:
-    """The outages of one loop, one after the other. `name` begins what is said, on `logger`."""
+    """The outages of one loop, one after the other. `name` begins what is said, on `logger`; `about` goes with it as fields."""
 
-    def __init__(self, logger: logging.Logger, name: str) -> None:
-        self._logger, self._name = logger, name
+    def __init__(self, logger: logging.Logger, name: str, *, about: Mapping[str, object] | None = None) -> None:
+        self._logger, self._name, self._about = logger, name, dict(about or {})
         self._since, self._said, self._pause_s = 0.0, False, 0.0
         self.fault: Exception | None = None
         """What is away now, None if nothing is."""
+        self.heard_at: float | None = None
+        """When the loop last came round, well or not (`time.monotonic()`); None before the first time."""
 
     def strike(self, fault: Exception, *, longest_s: float = BACKOFF_LAST_S, quiet_s: float = 0.0) -> float:
         """Note a fault; say so if it is the first, or has lasted for `quiet_s` seconds. Returns the seconds to wait.
 
         Pauses double up to `longest_s`, with jitter between half and all of it, so that many do not come back in step.
         """
-        now = time.monotonic()
+        self.heard_at = now = time.monotonic()
         if self.fault is None:
             self._since, self._pause_s = now, BACKOFF_FIRST_S
         self.fault = fault
         if not self._said and now - self._since >= quiet_s:
-            self._logger.warning("%s: %s; trying again until it answers", self._name, fault)
+            about = {**self._about, "error": type(fault).__name__}
+            self._logger.warning("%s: %s; trying again until it answers", self._name, fault, extra=about)
             self._said = True
         pause_s = self._pause_s * random.uniform(0.5, 1.0)
         self._pause_s = min(2 * self._pause_s, longest_s)
@@ -36,6 +40,7 @@ class Outage:
 
     def over(self) -> None:
         """Note a success; say so if the outage was said."""
+        self.heard_at = now = time.monotonic()
         if self.fault is not None and self._said:
-            self._logger.warning("%s: works again after %.1f s", self._name, time.monotonic() - self._since)
+            self._logger.warning("%s: works again after %.1f s", self._name, now - self._since, extra=self._about)
         self.fault, self._said = None, False

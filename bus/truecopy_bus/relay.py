@@ -94,7 +94,8 @@ class Relay:
         self._entities: dict[str, RelayedEntity] = {}
         self._sent = 0
         self._told: dict[str, str] | None = None
-        self._outage = Outage(_log, "relay, events wait in the outbox")
+        self.outage = Outage(_log, "relay, events wait in the outbox", about={"holder": self._holder})
+        """What it waits for, and when it last came round."""
         self._ensured = False
         self._check_at = self._renew_at = 0.0
         self._turn = asyncio.Lock()
@@ -106,9 +107,9 @@ class Relay:
             try:
                 moved = await self.step()
             except UnavailableError as error:
-                await _first_of(stop, timeout_s=self._outage.strike(error))
+                await _first_of(stop, timeout_s=self.outage.strike(error))
                 continue
-            self._outage.over()
+            self.outage.over()
             if not moved:
                 await _first_of(stop, self._store.committed, timeout_s=self._idle_s())
         with suppress(UnavailableError):
@@ -165,7 +166,7 @@ class Relay:
         return RelayStatus(
             holder=self._holder,
             sent=self._sent,
-            away=None if self._outage.fault is None else str(self._outage.fault),
+            away=None if self.outage.fault is None else str(self.outage.fault),
             entities={name: entity.status() for name, entity in sorted(self._entities.items())},
             refused={fingerprint.hex(): reason for fingerprint, reason in sorted(self._claims.refused.items())},
         )
@@ -290,7 +291,7 @@ class Relay:
             _halt(entity, error)
             return 0
         if entity.stated is not None and (moved or due):
-            _log.info("%s flows again", entity.topic)
+            _log.info("%s flows again", entity.topic, extra={"topic": entity.topic, "entity": entity.name})
             entity.stated = None
         return moved
 
@@ -359,12 +360,13 @@ def _now() -> float:
 def _halt(entity: RelayedEntity, error: Exception) -> None:
     entity.halted = str(error)
     if entity.stated != entity.halted:
-        _log.error("%s is halted, its events wait in the outbox: %s", entity.topic, error)
+        about = {"topic": entity.topic, "entity": entity.name, "error": type(error).__name__}
+        _log.error("%s is halted, its events wait in the outbox: %s", entity.topic, error, extra=about)
     entity.stated = entity.halted
 
 
 def _drop(entity: RelayedEntity, part: int) -> None:
-    _log.info("%s[%d] was taken by another relay", entity.topic, part)
+    _log.info("%s[%d] was taken by another relay", entity.topic, part, extra={"topic": entity.topic, "partition": part})
     entity.held.pop(part, None)
 
 

@@ -24,6 +24,7 @@ from truecopy_projections.state import (
     Checkpoint,
     KeyState,
     Known,
+    MarkVerdict,
     PartitionPlan,
     PartitionState,
     StoredRow,
@@ -58,8 +59,8 @@ class Snapshot(Protocol):
         """A source key and its rows."""
         ...
 
-    async def checkpoints(self, projection: str) -> Sequence[Checkpoint]:
-        """The kept checkpoints, by partition and then offset."""
+    async def checkpoints(self, projection: str, *, latest: MarkVerdict | None = None) -> Sequence[Checkpoint]:
+        """The kept checkpoints, by partition and then offset; with `latest`, only each partition's last of that verdict."""
         ...
 
     async def waiting(self, projection: str) -> Sequence[Waiting]:

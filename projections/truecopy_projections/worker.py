@@ -81,6 +81,8 @@ class Worker:
         self.holder = holder or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.applied = 0
         """Events whose effect this worker has committed."""
+        self.outage = Outage(_log, projection.id, about=self._about())
+        """What it waits for, and when it last came round."""
         self._log, self._registry, self._durable = log, registry, durable
         self._lease_s, self._wait_s, self._watchdog_s = lease_s, min(wait_s, lease_s / 3), watchdog_s
         self._records_max = records_max
@@ -104,20 +106,23 @@ class Worker:
 
         Raises what is wrong with the declaration or the code (ProjectionError, NewerFormatError); never for what is away.
         """
-        outage = Outage(_log, self.projection.id)
         try:
             while not stop.is_set():
                 try:
                     await self._turn()
-                    outage.over()
+                    self.outage.over()
                 except TopicMissingError as fault:
                     # A topic comes into being with its owner's first event, and somebody may wait to read that one.
-                    pause_s = outage.strike(fault, longest_s=TOPIC_POLL_S, quiet_s=TOPIC_QUIET_S)
+                    pause_s = self.outage.strike(fault, longest_s=TOPIC_POLL_S, quiet_s=TOPIC_QUIET_S)
                     await self._rest(stop, pause_s)
                 except UnavailableError as fault:
-                    await self._rest(stop, outage.strike(fault))
+                    await self._rest(stop, self.outage.strike(fault))
         finally:
             await self.leave()
+
+    def held(self) -> dict[int, str]:
+        """The partitions that it holds, each with why it stands still; "" where it flows."""
+        return {p: self._states[p].halted if p in self._states else "" for p in sorted(self._fences)}
 
     async def step(self) -> int:
         """One round: heartbeat when due, one batch, committed. Returns the records read. Raises what `run` waits for."""
@@ -214,13 +219,13 @@ class Worker:
             if _kind(why) != _kind(state.halted) and (why or _kind(state.halted) != "parked"):
                 await self._apply([halted(self._fences[p], state, why)])
                 if why:
-                    _log.error("%s[%d] halts: %s", self.projection.id, p, why)
+                    _log.error("%s[%d] halts: %s", self.projection.id, p, why, extra=self._about(p))
                 else:
-                    _log.warning("%s[%d] flows again", self.projection.id, p)
+                    _log.warning("%s[%d] flows again", self.projection.id, p, extra=self._about(p))
         flowing = self._flowing()
         if any(topic.bounds[p][1] > flowing[p] for p in partitions if p in flowing):
             if time.monotonic() - self._progress_at > self._watchdog_s:
-                _log.warning("%s: no progress for %.0f s; opening the reader anew", self.projection.id, self._watchdog_s)
+                _log.warning("%s: no progress; opening the reader anew", self.projection.id, extra=self._about())
                 await self._close_reader()
                 self._progress_at = time.monotonic()
         else:
@@ -243,7 +248,7 @@ class Worker:
             await self._land()
             plan = halted(self._fences[fault.partition], self._states[fault.partition], f"position lost: {fault}")
             await self._apply([plan])
-            _log.error("%s[%d] halts: %s", self.projection.id, fault.partition, fault)
+            _log.error("%s[%d] halts: %s", self.projection.id, fault.partition, fault, extra=self._about(fault.partition))
             return ()
 
     async def _planned(self, records: Sequence[Record]) -> Planned | None:
@@ -360,6 +365,11 @@ class Worker:
             if not commit.cancelled():
                 commit.exception()
 
+    def _about(self, partition: int | None = None) -> dict[str, object]:
+        """The fields of what it logs."""
+        named = {} if partition is None else {"partition": partition}
+        return {"projection": self.projection.id, "topic": self.topic, "holder": self.holder, **named}
+
     async def _close_reader(self) -> None:
         reader, self._reader = self._reader, None
         if reader is not None:
@@ -376,7 +386,7 @@ class Worker:
                 await self._land()
                 await self.replica.leave(self.projection, self.holder, self._fences.values())
         except (TruecopyError, TimeoutError) as fault:
-            _log.warning("%s: could not give the leases back, they run out by themselves: %s", self.projection.id, fault)
+            _log.warning("%s: leases not given back, they run out: %s", self.projection.id, fault, extra=self._about())
         await self._abandon()
         self._fences, self._member = {}, False
 

@@ -26,6 +26,7 @@ from truecopy_services.config import Settings
 from truecopy_services.errors import DeclarationError, UsageError
 from truecopy_services.opening import open_log, open_replica, open_store_database
 from truecopy_services.service import Service
+from truecopy_services.sources import warn_of_misspelt
 from truecopy_services.testing.harness import SETTLE_S, Harness, under_test
 from truecopy_services.working import answering_within, first_error, work
 
@@ -102,8 +103,7 @@ class Truecopy:
         """The settings as they are now. Raises SettingError."""
         if self._settings is None:
             return Settings.load(**self._given)
-        given = {name: value for name, value in self._given.items() if value is not None}
-        return self._settings.model_copy(update=given)
+        return self._settings.with_arguments(**self._given)
 
     @asynccontextmanager
     async def open(self, *, store: bool = True) -> AsyncIterator[Service]:
@@ -113,6 +113,7 @@ class Truecopy:
         Raises SettingError, and UnavailableError when the store does not answer within `timeout_s`.
         """
         settings = self.settings()
+        warn_of_misspelt(Settings.model_fields)
         async with AsyncExitStack() as closing:
             log = open_log(settings)
             closing.push_async_callback(log.close)

@@ -1,16 +1,17 @@
 """The settings of a process: where log, store and replica are, and how long it waits for them.
 
-Each is an environment variable with the prefix `TRUECOPY_`; an argument of `Truecopy` or `Settings` wins over it. Nothing
-is read before an app is opened, so that importing a module never fails for a setting.
+Each is an environment variable with the prefix `TRUECOPY_`, a file in a folder of secrets, or a key of a file, see
+`sources.py`; an argument of `Truecopy` or `Settings` wins over all. Nothing is read before an app is opened, so that importing
+a module never fails for a setting.
 
 Addresses may hold passwords: they are not part of `repr`, and no message quotes one.
 """
 
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from truecopy_bus.limits import (
     CONNECT_TIMEOUT_S,
@@ -24,14 +25,18 @@ from truecopy_bus.limits import (
 )
 from truecopy_bus.schema_sources import OWN_LOG
 from truecopy_projections.limits import CHECK_WAIT_S, READ_AT_LEAST_S
+from truecopy_services import sources
 from truecopy_services.errors import SettingError
+from truecopy_services.logs import Format, Level
+from truecopy_services.sources import PREFIX
 
 __all__ = ["MEMORY", "NAMESPACE_CHARS_MAX", "Settings"]
 
-PREFIX = "TRUECOPY_"
 MEMORY = "memory:"
 NAMESPACE_CHARS_MAX = 60
 """Characters of a namespace: with the longest entity's it stays below the 249 that Kafka allows in the name of a topic."""
+STUCK_S = 2 * STATEMENT_TIMEOUT_S
+"""Seconds. The longest wait of a loop is one statement's; nothing that is well takes twice as long."""
 _NAMESPACE = r"^([A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*)?$"
 
 
@@ -79,19 +84,65 @@ class Settings(BaseSettings):
     """Between marks while a partition is written."""
     mark_idle_s: float = Field(default=MARK_IDLE_S, gt=0)
     """Between marks while it is not."""
+    log_format: Format = "text"
+    """`json` is one object a line."""
+    log_level: Level = "WARNING"
+    """Below which nothing is logged."""
+    http: str = ""
+    """`HOST:PORT`, or `PORT` on the loopback: where a process answers /metrics, /health and /ready. Empty: nowhere."""
+    stuck_s: float = Field(default=STUCK_S, gt=0)
+    """For which a loop may not come round before /health says that the process is stuck."""
+    ready_lag_s: float | None = Field(default=None, gt=0)
+    """Age of the oldest unapplied event, in a partition that this process holds, above which /ready says no. None: any."""
     durable: bool = True
     """Off: a PostgreSQL replica may acknowledge a commit before its flush; rows and position rewind together. A read at a
     token flushes first."""
 
+    _given: frozenset[str] = PrivateAttr(default=frozenset())
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**given)
+            self._given = frozenset(given)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, environment, secrets, file: the first that has a setting wins."""
+        files = (sources.secrets(cls.model_fields), sources.configured(cls.model_fields))
+        return (init_settings, env_settings, *(InitSettingsSource(settings_cls, dict(found)) for found in files))
+
     @classmethod
     def load(cls, **given: Any) -> Self:
-        """The environment's settings, over which `given` win unless None. Raises SettingError, which names the variable."""
+        """What all sources say, over which `given` win unless None. Raises SettingError, which names setting and source."""
+        arguments = {name: value for name, value in given.items() if value is not None}
         try:
-            return cls(**{name: value for name, value in given.items() if value is not None})
+            return cls(**arguments)
         except ValidationError as fault:
             first = fault.errors(include_url=False, include_input=False)[0]
-            name = PREFIX + "_".join(map(str, first["loc"])).upper()
-            raise SettingError(setting=name, seen=first["msg"], remedy="correct or unset it") from None
+            name = str(first["loc"][0]) if first["loc"] else ""
+            origin = "argument" if name in arguments else sources.origin(name, cls.model_fields)
+            setting = PREFIX + name.upper() if name else "settings"
+            raise SettingError(setting=setting, origin=origin, seen=first["msg"], remedy="correct or unset it") from None
+
+    def with_arguments(self, **given: Any) -> Self:
+        """The same with these in place of others, unless None."""
+        arguments = {name: value for name, value in given.items() if value is not None}
+        other = self.model_copy(update=arguments)
+        other._given |= arguments.keys()
+        return other
+
+    def refused(self, name: str, *, seen: str, remedy: str) -> SettingError:
+        """The error that says of a setting, and where it came from, why it can't work."""
+        origin = "argument" if name in self._given else sources.origin(name, type(self).model_fields)
+        return SettingError(setting=PREFIX + name.upper(), origin=origin, seen=seen, remedy=remedy)
 
     @property
     def topic_prefix(self) -> str:

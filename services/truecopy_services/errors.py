@@ -11,11 +11,11 @@ class UsageError(TruecopyError):
 
 
 class SettingError(UsageError):
-    """A setting can't work. Change the variable or argument that the message names."""
+    """A setting can't work. Change it where the message says that it came from."""
 
-    def __init__(self, *, setting: str, seen: str, remedy: str) -> None:
-        super().__init__(f"{setting}: {seen}; {remedy}")
-        self.setting, self.seen, self.remedy = setting, seen, remedy
+    def __init__(self, *, setting: str, seen: str, remedy: str, origin: str = "") -> None:
+        super().__init__(f"{setting}{f' ({origin})' if origin else ''}: {seen}; {remedy}")
+        self.setting, self.seen, self.remedy, self.origin = setting, seen, remedy, origin
 
 
 class AppNotFoundError(UsageError):

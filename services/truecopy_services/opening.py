@@ -37,9 +37,9 @@ def open_log(settings: Settings) -> Log:
         return SQLiteLog(rest.removeprefix("//"), busy_timeout_s=settings.statement_timeout_s)
     if scheme == "kafka":
         return _kafka(settings, address)
-    raise SettingError(
-        setting="TRUECOPY_LOG",
-        seen=f"no log has an address that starts with {scheme!r}",
+    raise settings.refused(
+        "log",
+        seen=f"no log has an address that starts with {scheme!r}" if rest else "it is no address",
         remedy="use sqlite:PATH, kafka://host:port or memory:",
     )
 
@@ -48,7 +48,7 @@ def _kafka(settings: Settings, address: str) -> Log:
     try:
         from truecopy_bus.logs.kafka import KafkaLog, KafkaSettings
     except ImportError:
-        raise _missing("TRUECOPY_LOG", "kafka") from None
+        raise _missing(settings, "log", "kafka") from None
     more = {} if settings.kafka_password is None else {"sasl_password": settings.kafka_password.get_secret_value()}
     stated = urlsplit(address).query
     for name in ("connect_timeout_s", "request_timeout_s"):
@@ -57,7 +57,7 @@ def _kafka(settings: Settings, address: str) -> Log:
     try:
         return KafkaLog(KafkaSettings.from_url(address, **more))
     except ValueError as fault:
-        raise SettingError(setting="TRUECOPY_LOG", seen=str(fault), remedy="correct the address") from None
+        raise settings.refused("log", seen=str(fault), remedy="correct the address") from None
 
 
 def open_schemas(settings: Settings, foreign: ForeignTopic | None, registry: SchemaSource) -> SchemaSource:
@@ -73,7 +73,7 @@ def open_schemas(settings: Settings, foreign: ForeignTopic | None, registry: Sch
 
 async def open_store_database(settings: Settings, service: str) -> Database:
     """The owner's database. Raises SettingError."""
-    return await _database("TRUECOPY_STORE", settings.store_of(service), settings)
+    return await _database("store", settings.store_of(service), settings)
 
 
 async def open_replica(settings: Settings, service: str) -> tuple[Replica, Database | None]:
@@ -81,27 +81,29 @@ async def open_replica(settings: Settings, service: str) -> tuple[Replica, Datab
     address = settings.replica_of(service)
     if address == MEMORY:
         return MemoryReplica(), None
-    database = await _database("TRUECOPY_REPLICA", address, settings)
+    database = await _database("replica", address, settings)
     return SqlReplica(database, service=settings.topic_prefix + service), database
 
 
-async def _database(setting: str, address: str, settings: Settings) -> Database:
+async def _database(name: str, address: str, settings: Settings) -> Database:
+    if ":" not in address:  # it may be a secret that was put into the wrong place
+        raise settings.refused(name, seen="it is no address", remedy="use sqlite:PATH or postgresql://...")
     if address.startswith("sqlite:") and address != "sqlite::memory:":
         path = Path(address.removeprefix("sqlite:").removeprefix("//"))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as fault:
             seen = f"the folder {path.parent} can't be made: {fault.strerror}"
-            raise SettingError(setting=setting, seen=seen, remedy="name a folder that this user can write") from None
-    synchronous: Synchronous = "NORMAL" if setting == "TRUECOPY_REPLICA" else "FULL"
+            raise settings.refused(name, seen=seen, remedy="name a folder that this user can write") from None
+    synchronous: Synchronous = "NORMAL" if name == "replica" else "FULL"
     try:
         return await connect(address, synchronous=synchronous, timeout_s=settings.statement_timeout_s)
     except ImportError:
-        raise _missing(setting, "postgres") from None
+        raise _missing(settings, name, "postgres") from None
     except ValueError as fault:
-        raise SettingError(setting=setting, seen=str(fault), remedy="correct the address") from None
+        raise settings.refused(name, seen=str(fault), remedy="correct the address") from None
 
 
-def _missing(setting: str, extra: str) -> SettingError:
+def _missing(settings: Settings, name: str, extra: str) -> SettingError:
     seen = "the address is of a server whose client is not installed"
-    return SettingError(setting=setting, seen=seen, remedy=f"run: pip install 'truecopy[{extra}]'")
+    return settings.refused(name, seen=seen, remedy=f"run: pip install 'truecopy[{extra}]'")

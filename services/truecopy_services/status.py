@@ -4,20 +4,24 @@ Each part is asked for by itself and within a time limit, so that one that is aw
 is None, with the reason beside it, and never zero.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from truecopy_bus.errors import TopicMissingError, UnavailableError
 from truecopy_bus.outbox import scope_of
 from truecopy_bus.record import TopicState
+from truecopy_bus.registry import SCHEMAS_TOPIC
 from truecopy_bus.relay_halts import halts
 from truecopy_bus.sql import Database
-from truecopy_projections.following import followed
+from truecopy_projections.following import still_there
 from truecopy_projections.projection import Projection
-from truecopy_projections.state import PartitionState
+from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState
 from truecopy_services.opening import shown
 from truecopy_services.service import Service
+from truecopy_services.unapplied import Unapplied
 from truecopy_services.working import answering_within
 
 __all__ = ["EntityStatus", "PartitionStatus", "ProjectionStatus", "ServiceStatus", "status"]
@@ -27,18 +31,29 @@ _Holders = Mapping[int, str | None] | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionStatus:
-    """One partition of a projection. `start` and `end` are the log's, the rest is the replica's; `holder` is None if free."""
+    """One partition of a projection. `start` and `end` are the log's, the rest is the replica's; `holder` is None if free.
+
+    `lag` counts records, marks among them; it is None where the position is not one of this topic. `oldest_unapplied_s` is
+    the age of the oldest event at or after `position`, 0 without one. `verified_*` tell of the last mark that was judged
+    EQUAL: its count of events, its offset, the owner's time, and the seconds since.
+    """
 
     partition: int
     start: int | None
     end: int | None
     position: int | None
     lag: int | None
+    oldest_unapplied_s: float | None
     count: int | None
     parked: int | None
+    waiting_bytes: int | None
     foreign: int | None
     duplicates: int | None
     halted: str | None
+    verified_through: int | None
+    verified_offset: int | None
+    verified_at_ms: int | None
+    verified_s: float | None
     holder: str | None
 
 
@@ -70,8 +85,9 @@ class EntityStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceStatus:
-    """A service. `entities` is None when the store is away; `unreachable` names what is.
+    """A service. `entities` is None when the store is away, or was not asked; `unreachable` names what is.
 
+    `answered` has each of log, store and replica that was asked, and whether it answered.
     `refused` are subjects whose events wait in the outbox because the registry refuses their schema, with its reasons.
     """
 
@@ -81,30 +97,78 @@ class ServiceStatus:
     projections: tuple[ProjectionStatus, ...]
     refused: Mapping[str, str] = field(default_factory=dict)
     unreachable: tuple[str, ...] = field(default=())
+    answered: Mapping[str, bool] = field(default_factory=dict)
 
 
-async def status(service: Service, *, log_name: str) -> ServiceStatus:
-    """Ask store, log and replica. Raises only for what is no matter of being away."""
-    away: dict[str, None] = {}  # in the order of discovery, each once
+class _Round:
+    """What one round asks, and who did not answer: such a one is not asked again, its time limit would add up."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._faults: dict[str, UnavailableError] = {}
+        self.answered: dict[str, bool] = {}
+
+    @asynccontextmanager
+    async def asking(self, part: str, name: str) -> AsyncIterator[None]:
+        """Raises UnavailableError, also what it raised for this part before."""
+        if part in self._faults:
+            raise self._faults[part]
+        try:
+            async with answering_within(self._timeout_s, f"{part} {name}"):
+                yield
+        except UnavailableError as fault:
+            self._faults[part], self.answered[part] = fault, False
+            raise
+        except TopicMissingError:
+            self.answered[part] = True
+            raise
+        self.answered[part] = True
+
+    @property
+    def unreachable(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(map(str, self._faults.values())))
+
+
+async def status(
+    service: Service,
+    *,
+    log_name: str,
+    unapplied: Unapplied | None = None,
+    owner: bool = True,
+    opens: bool = True,
+    timeout_s: float | None = None,
+) -> ServiceStatus:
+    """Ask store, log and replica. Raises only for what is no matter of being away.
+
+    Without `owner` the store is left alone. Whoever asks again and again keeps one `unapplied`, says by `opens` that the
+    store's tables are known to be there, and may have less time than the settings' `timeout_s` for each of the three.
+    """
+    asked = _Round(timeout_s or service.settings.timeout_s)
     entities: tuple[EntityStatus, ...] | None = None
     refused: dict[str, str] = {}
-    try:
-        async with answering_within(service.settings.timeout_s, f"store {service.store.database.name}"):
-            await service.store.open()
-            async with service.store.database.snapshot() as read:
-                halted = await halts(read)
-            entities = await _entities(service, halted)
-            refused = {about: why for about, why in halted.items() if about not in {one.entity for one in entities}}
-    except UnavailableError as fault:
-        away[str(fault)] = None
-    projections = tuple([await _projection(service, one, away) for one in service.projections.values()])
+    if owner:
+        with suppress(UnavailableError):
+            async with asked.asking("store", service.store.database.name):
+                if opens:
+                    await service.store.open()
+                async with service.store.database.snapshot() as read:
+                    halted = await halts(read)
+                entities = await _entities(service, halted)
+                refused = {about: why for about, why in halted.items() if about not in {one.entity for one in entities}}
+    looks = unapplied or Unapplied(service.log)
+    projections = tuple([await _projection(service, one, asked, looks) for one in service.projections.values()])
+    if not projections:
+        with suppress(UnavailableError, TopicMissingError):
+            async with asked.asking("log", log_name):
+                await service.log.describe(service.settings.topic_prefix + SCHEMAS_TOPIC)
     return ServiceStatus(
         service=service.name,
         log=log_name,
         entities=entities,
         projections=projections,
         refused=refused,
-        unreachable=tuple(away),
+        unreachable=asked.unreachable,
+        answered=asked.answered,
     )
 
 
@@ -126,58 +190,81 @@ async def _entities(service: Service, halted: Mapping[str, str]) -> tuple[Entity
     return tuple(found)
 
 
-async def _projection(service: Service, projection: Projection[Any], away: dict[str, None]) -> ProjectionStatus:
+async def _projection(service: Service, projection: Projection[Any], asked: _Round, unapplied: Unapplied) -> ProjectionStatus:
     unknown: list[str] = []
     topic: TopicState | None = None
     states: Mapping[int, PartitionState] = {}
+    verified: Mapping[int, Checkpoint] = {}
+    ages_s: Mapping[int, float] = {}
     holders: _Holders = None
     try:
-        async with answering_within(service.settings.timeout_s, f"log {shown(service.settings.log_of())}"):
-            topic = await followed(service.log, service.topic(projection), service.replica_adapter, projection)
-    except UnavailableError as fault:
-        away[str(fault)] = None
-        unknown.append(f"the log's end and the lag: {fault}")
-    except TopicMissingError as fault:
-        unknown.append(f"the log's end and the lag: {fault}")
-    try:
-        async with answering_within(service.settings.timeout_s, f"replica {service.replica_adapter.name}"):
+        async with asked.asking("replica", service.replica_adapter.name):
             async with service.replica_adapter.snapshot() as snapshot:
                 states = await snapshot.states(projection.id)
+                equal = await snapshot.checkpoints(projection.id, latest=MarkVerdict.EQUAL)
+                verified = {one.partition: one for one in equal}
             if states and service.replica_database is not None:
                 holders = await _holders(service.replica_database, projection.id)
     except UnavailableError as fault:
-        away[str(fault)] = None
         unknown.append(f"what the replica holds: {fault}")
     else:
         if not states:
             unknown.append(f"the replica holds no {projection.id} yet: no worker has started on it")
         elif holders is None:
             unknown.append("who holds the leases: a replica in memory does not say")
+    try:
+        async with asked.asking("log", shown(service.settings.log_of())):
+            topic = await still_there(service.log, service.topic(projection), projection, states)
+        ages_s = await unapplied.ages_s(topic, {p: s.position for p, s in states.items() if _is_on(topic, s)})
+    except (UnavailableError, TopicMissingError) as fault:
+        unknown.append(f"the log's end and the lag: {fault}")
     partitions = sorted({*states, *(topic.bounds if topic else ())})
     return ProjectionStatus(
         id=projection.id,
         topic=service.topic(projection),
         incarnation=topic.incarnation if topic else None,
-        partitions=tuple(_partition(p, topic, states.get(p), holders) for p in partitions),
+        partitions=tuple(
+            _partition(p, topic, states.get(p), verified.get(p), ages_s.get(p), holders.get(p) if holders else None)
+            for p in partitions
+        ),
         unknown=tuple(unknown),
     )
 
 
-def _partition(p: int, topic: TopicState | None, state: PartitionState | None, holders: _Holders) -> PartitionStatus:
+def _partition(
+    p: int,
+    topic: TopicState | None,
+    state: PartitionState | None,
+    verified: Checkpoint | None,
+    oldest_unapplied_s: float | None,
+    holder: str | None,
+) -> PartitionStatus:
     start, end = topic.bounds.get(p, (None, None)) if topic else (None, None)
     return PartitionStatus(
         partition=p,
         start=start,
         end=end,
         position=state.position if state else None,
-        lag=end - state.position if state and end is not None else None,
+        lag=end - state.position if state and topic and end is not None and _is_on(topic, state) else None,
+        oldest_unapplied_s=oldest_unapplied_s,
         count=state.count if state else None,
         parked=state.parked if state else None,
+        waiting_bytes=state.waiting_bytes if state else None,
         foreign=state.foreign if state else None,
         duplicates=state.duplicates if state else None,
         halted=state.halted if state else None,
-        holder=holders.get(p) if holders else None,
+        verified_through=verified.count if verified else None,
+        verified_offset=verified.offset if verified else None,
+        verified_at_ms=verified.at_ms if verified else None,
+        verified_s=max(0.0, time.time() - verified.at_ms / 1000) if verified else None,
+        holder=holder,
     )
+
+
+def _is_on(topic: TopicState, state: PartitionState) -> bool:
+    """Whether a position says anything about this topic: one beyond its end, or in another life of it, does not."""
+    start, end = topic.bounds.get(state.partition, (0, -1))
+    return state.incarnation == topic.incarnation and start <= state.position <= end
 
 
 async def _holders(database: Database, scope: str) -> _Holders:

@@ -9,37 +9,59 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from truecopy_bus.errors import UnavailableError
 from truecopy_bus.outage import Outage
+from truecopy_bus.relay import Relay
 from truecopy_projections.projection import Projection
+from truecopy_projections.worker import Worker
 from truecopy_services.errors import NoAnswerError
 from truecopy_services.service import Service
 
-__all__ = ["answering_within", "first_error", "stopped_by_signals", "work"]
+__all__ = ["Loops", "answering_within", "first_error", "stopped_by_signals", "work"]
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger("truecopy.run")
 
 
-async def work(service: Service, stop: asyncio.Event, *, relay: bool, projections: Collection[Projection[Any]]) -> None:
-    """Run a relay and one worker for each projection until `stop` is set.
+@dataclass(slots=True, kw_only=True)
+class Loops:
+    """The loops of this process, for whoever watches them: `outages` say what each waits for, and when it came round."""
+
+    relay: Relay | None = None
+    workers: dict[str, Worker] = field(default_factory=dict)
+    outages: dict[str, Outage] = field(default_factory=dict)
+
+
+async def work(
+    service: Service,
+    stop: asyncio.Event,
+    *,
+    relay: bool,
+    projections: Collection[Projection[Any]],
+    loops: Loops | None = None,
+) -> None:
+    """Run a relay and one worker for each projection until `stop` is set, and enter them into `loops`.
 
     Raises the first error of one that fails for good; the others end with it.
     """
+    loops = loops or Loops()
     with first_error():
         async with asyncio.TaskGroup() as tasks:
             if relay:
-                tasks.create_task(_relay(service, stop))
+                tasks.create_task(_relay(service, stop, loops))
             for projection in projections:
-                tasks.create_task(service.worker(projection).run(stop))
+                worker = loops.workers[projection.id] = service.worker(projection)
+                loops.outages[projection.id] = worker.outage
+                tasks.create_task(worker.run(stop))
 
 
-async def _relay(service: Service, stop: asyncio.Event) -> None:
+async def _relay(service: Service, stop: asyncio.Event, loops: Loops) -> None:
     """A relay whose store may be away at the start too."""
-    outage = Outage(_log, f"store of {service.name}")
+    outage = loops.outages["relay"] = Outage(_log, f"store of {service.name}", about={"service": service.name})
     while not stop.is_set():
         try:
             await service.store.open()
@@ -49,7 +71,10 @@ async def _relay(service: Service, stop: asyncio.Event) -> None:
                     await stop.wait()
         else:
             outage.over()
-            await service.relay().run(stop)
+            loops.relay = service.relay()
+            loops.relay.outage.heard_at = outage.heard_at
+            loops.outages["relay"] = loops.relay.outage
+            await loops.relay.run(stop)
             return
 
 

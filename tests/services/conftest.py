@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +62,45 @@ async def ended(process: asyncio.subprocess.Process, lines: str | None = None) -
         out, err = await process.communicate(None if lines is None else lines.encode())
     assert process.returncode is not None
     return Done(code=process.returncode, out=out.decode(), err=err.decode())
+
+
+class Site:
+    """The HTTP side of a process, at the address that it said."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def get(self, path: str) -> tuple[int, str]:
+        def fetch() -> tuple[int, str]:
+            try:
+                with urllib.request.urlopen(f"{self.url}{path}", timeout=COMMAND_TIMEOUT_S) as found:
+                    return found.status, found.read().decode()
+            except urllib.error.HTTPError as refused:
+                with refused:
+                    return refused.code, refused.read().decode()
+
+        return await asyncio.to_thread(fetch)
+
+    async def until(self, path: str, code: int, words: str = "") -> str:
+        """Ask until it answers with this code and these words."""
+        last: tuple[int, str] | None = None
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                while last is None or last[0] != code or words not in last[1]:
+                    last = await self.get(path)
+        except TimeoutError:
+            raise AssertionError(f"{path} never answered {code} with {words!r}, but {last}") from None
+        return last[1]
+
+
+async def said_address(said: asyncio.StreamReader | None) -> Site:
+    """The site of a process that was started with --http, read from what it prints."""
+    assert said is not None
+    async with asyncio.timeout(COMMAND_TIMEOUT_S):
+        async for line in said:
+            if b" on http://" in line:
+                return Site(line.decode().split(" on ")[1].strip())
+    raise AssertionError("it ended without saying where it answers")
 
 
 @pytest.fixture

@@ -118,6 +118,9 @@ async def test_publish_run_get_status_check(truecopy: Any, running: Running) -> 
     assert status.code == 0, status
     [projection] = status.object["projections"]
     assert [one["lag"] for one in projection["partitions"]] == [0, 0]
+    assert [one["oldest_unapplied_s"] for one in projection["partitions"]] == [0, 0]
+    assert [one["verified_through"] for one in projection["partitions"]] == [0, 1]
+    assert all(0 <= one["verified_s"] < 60 for one in projection["partitions"])
     assert sum(one["count"] for one in projection["partitions"]) == 1
     assert all(one["holder"] for one in projection["partitions"])
     assert status.object["entities"][0]["pending"] == 0

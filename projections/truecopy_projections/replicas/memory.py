@@ -27,6 +27,7 @@ from truecopy_projections.state import (
     Checkpoint,
     KeyState,
     Known,
+    MarkVerdict,
     PartitionPlan,
     PartitionState,
     StoredRow,
@@ -225,10 +226,11 @@ class _MemorySnapshot:
         _, state = contents.keys.get(key, (0, None))
         return state, [row for _, row in contents.rows.get(key, {}).values()]
 
-    async def checkpoints(self, projection: str) -> Sequence[Checkpoint]:
+    async def checkpoints(self, projection: str, *, latest: MarkVerdict | None = None) -> Sequence[Checkpoint]:
         if (contents := self._contents.get(projection)) is None:
             return ()
-        return [one for _, kept in sorted(contents.checkpoints.items()) for _, one in sorted(kept.items())]
+        found = [one for _, kept in sorted(contents.checkpoints.items()) for _, one in sorted(kept.items())]
+        return found if latest is None else list({one.partition: one for one in found if one.verdict is latest}.values())
 
     async def waiting(self, projection: str) -> Sequence[Waiting]:
         contents = self._contents.get(projection)

@@ -26,7 +26,7 @@ from truecopy_projections.replicas.tables import (
     stored_of,
     waiting_of,
 )
-from truecopy_projections.state import Checkpoint, KeyState, PartitionState, StoredRow, Waiting
+from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState, StoredRow, Waiting
 from truecopy_schemas.errors import NewerFormatError
 
 __all__ = [
@@ -120,10 +120,20 @@ class SqlSnapshot:
         states, rows, _ = await load(self._connection, projection, [key], rows={key})
         return states.get(key), [stored_of(projection, row)[2] for row in rows]
 
-    async def checkpoints(self, projection: str) -> Sequence[Checkpoint]:
+    async def checkpoints(self, projection: str, *, latest: MarkVerdict | None = None) -> Sequence[Checkpoint]:
         if declared_name(projection) not in self._meta:
             return ()
-        rows = await self._connection.pick(CHECKPOINTS, ("projection",), [(projection,)])
+        if latest is None:
+            rows = await self._connection.pick(CHECKPOINTS, ("projection",), [(projection,)])
+        else:  # one step down the key's index for each partition, and not the marks of hours
+            rows = await self._connection.fetch(
+                f"SELECT {', '.join(f'c.{column.name}' for column in CHECKPOINTS.columns)} FROM truecopy_partitions AS p "
+                "JOIN truecopy_checkpoints AS c ON c.projection = p.projection AND c.part = p.part AND c.log_offset = ("
+                "SELECT l.log_offset FROM truecopy_checkpoints AS l WHERE l.projection = p.projection AND l.part = p.part "
+                "AND l.verdict = $2 ORDER BY l.log_offset DESC LIMIT 1) WHERE p.projection = $1",
+                projection,
+                latest.name,
+            )
         return [checkpoint_of(row) for row in sorted(rows, key=lambda row: row[1:3])]
 
     async def waiting(self, projection: str) -> Sequence[Waiting]:

@@ -259,6 +259,26 @@ class StoringSuite:
         async with replica.snapshot() as snapshot:
             assert await snapshot.checkpoints(LINES.id) == [*some, other]
 
+    async def test_the_last_checkpoint_of_a_verdict_is_told_for_each_partition(self, replica: Replica) -> None:
+        fences, states = await taken(replica, LINES)
+        equal = [checkpoint_at(0, at, verdict=MarkVerdict.EQUAL) for at in (3, 1, 2)]
+        later = checkpoint_at(0, 4, verdict=MarkVerdict.DIVERGED)
+        late = checkpoint_at(1, 9, verdict=MarkVerdict.LATE)
+        plans = [
+            moved_on(fences[0], states[0], checkpoints=[*equal, later]),
+            moved_on(fences[1], states[1], checkpoints=[late]),
+        ]
+
+        await replica.apply(LINES, plans)
+
+        async with replica.snapshot() as snapshot:
+            told = {verdict: list(await snapshot.checkpoints(LINES.id, latest=verdict)) for verdict in MarkVerdict}
+        assert {verdict: found for verdict, found in told.items() if found} == {
+            MarkVerdict.EQUAL: [equal[0]],
+            MarkVerdict.DIVERGED: [later],
+            MarkVerdict.LATE: [late],
+        }
+
     async def test_the_oldest_checkpoints_go_and_the_newest_stay(self, replica: Replica) -> None:
         fences, states = await taken(replica, LINES)
         plan = moved_on(fences[0], states[0], checkpoints=[checkpoint_at(0, at) for at in range(CHECKPOINTS_KEPT + 1_200)])

@@ -84,7 +84,7 @@ class _Watched:
 
 def watched(service: Service, told: Callable[[Sequence[PartitionPlan]], None]) -> Service:
     """The same service, which tells of each commit of its workers once it has returned."""
-    return replace(service, replica_adapter=_Watched(service.replica_adapter, told))  # type: ignore[arg-type]
+    return replace(service, replica_adapter=_Watched(service.replica_adapter, told))
 
 
 class Sightings:

@@ -1,7 +1,6 @@
 """The command line: one table of verbs, `--json` for each, five exit codes, and no traceback that was not asked for."""
 
 import asyncio
-import logging
 import os
 import sys
 import traceback
@@ -21,7 +20,9 @@ from truecopy_services.cli.repair import REPAIR
 from truecopy_services.cli.run import RUN
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.status import STATUS
+from truecopy_services.config import Settings
 from truecopy_services.errors import DeclarationError, UsageError
+from truecopy_services.logs import configure
 
 __all__ = ["VERBS", "main"]
 
@@ -58,10 +59,11 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the verb that `words` name, by default those of this process. Returns the exit code."""
     given = sys.argv[1:] if words is None else list(words)
     screen = Screen(json="--json" in given)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it says is said again, once, by ours
     try:
         arguments = _parser().parse_args(given)
+        settings = Settings.load()
+        configure(settings.log_format, settings.log_level)
+        screen.logs = settings.log_format == "json"
         return int(asyncio.run(arguments.act(arguments, screen)))
     except TruecopyError as fault:
         code = next(code for classes, code in EXITS if isinstance(fault, classes))

@@ -1,19 +1,23 @@
-"""`truecopy check`: whether the app's replica is a true copy, and which rows are not."""
+"""`truecopy check`: whether the app's replica is a true copy, and which rows are not; once, or round after round."""
 
+import asyncio
+import logging
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from contextlib import suppress
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from truecopy_bus.errors import TopicMissingError
-from truecopy_bus.log import identified
+from truecopy_projections.projection import Projection
 from truecopy_projections.verdicts import Report, Verdict
+from truecopy_services.app import Truecopy
+from truecopy_services.checking import Checked, Round, answered, check_rounds
 from truecopy_services.cli.screen import Exit, Screen
-from truecopy_services.cli.verb import Verb, app_argument, app_of
+from truecopy_services.cli.verb import Verb, app_argument, app_of, http_argument, seconds
 from truecopy_services.errors import UsageError
-from truecopy_services.working import answering_within
+from truecopy_services.observing import observed
+from truecopy_services.working import Loops, stopped_by_signals
 
 __all__ = ["CHECK", "differences_shown", "reports_table"]
 
@@ -26,6 +30,9 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("projection", metavar="PROJECTION", nargs="?", help="all of the app's if left out")
     parser.add_argument("--deep", action="store_true", help="compare every row and every key, not only where digests differ")
     parser.add_argument("--certify", action="store_true", help="sign a certificate of each projection that is EQUAL")
+    parser.add_argument("--every", type=seconds, metavar="SECONDS", help="check again and again, until SIGTERM")
+    parser.add_argument("--fail-fast", action="store_true", help="with --every: end with 1 at the first round not EQUAL")
+    http_argument(parser)
 
 
 async def _check(arguments: Namespace, screen: Screen) -> Exit:
@@ -33,15 +40,17 @@ async def _check(arguments: Namespace, screen: Screen) -> Exit:
     projections = [app.find(arguments.projection)] if arguments.projection else list(app.projections.values())
     if not projections:
         raise UsageError(f"service {app.service!r} declares no projection, so there is nothing to check; name another app")
+    if arguments.every:
+        if arguments.certify:
+            raise UsageError("--certify signs one check, --every makes many; give one of them")
+        return await _continuously(arguments, screen, app, projections)
+    if arguments.fail_fast or arguments.http:
+        raise UsageError(f"{'--fail-fast' if arguments.fail_fast else '--http'} goes with --every; give that too")
     reports: list[Report] = []
     certificates = []
     async with app.open(store=False) as service:
         for projection in projections:
-            async with answering_within(service.settings.timeout_s, f"log and replica of {projection.id}"):
-                with suppress(TopicMissingError):  # the check itself waits for it: its owner may just be making it
-                    await identified(service.log, service.topic(projection), foreign=projection.foreign is not None)
-                async with service.replica_adapter.snapshot():
-                    pass
+            await answered(service, projection)
             with screen.console.status(f"checking {projection.id}"):
                 reports += await service.check(projection, deep=arguments.deep)
             if arguments.certify and reports[-1].verdict is Verdict.EQUAL:
@@ -53,6 +62,38 @@ async def _check(arguments: Namespace, screen: Screen) -> Exit:
     screen.say("EQUAL: every replica is a true copy" if good else "not proven equal: see above")
     screen.finish({"equal": good, "reports": [report.as_json() for report in reports], "certificates": certificates})
     return Exit.GOOD if good else Exit.FAILED
+
+
+async def _continuously(arguments: Namespace, screen: Screen, app: Truecopy, projections: Sequence[Projection[Any]]) -> Exit:
+    """Exit code 0 when it is stopped, whatever it found, for that was said; 1 only with --fail-fast."""
+    stop = asyncio.Event()
+    checked = {projection.id: Checked() for projection in projections}
+    with stopped_by_signals(stop, say=screen.say):
+        async with app.open(store=False) as service:
+            if "log_level" not in service.settings.model_fields_set:
+                logging.getLogger("truecopy.check").setLevel(logging.INFO)  # verdicts are what this process is for
+            screen.say(f"{service.name}: checking {', '.join(checked)} every {arguments.every:g} s; stop with SIGTERM")
+
+            def tell(found: Round) -> None:
+                for line in differences_shown(found.reports):
+                    screen.say(line)
+                screen.finish(found.as_json())
+
+            async with observed(service, Loops(), stop, checks=checked, given=arguments.http, say=screen.say):
+                last = await check_rounds(
+                    service,
+                    projections,
+                    stop,
+                    every_s=arguments.every,
+                    deep=arguments.deep,
+                    fail_fast=arguments.fail_fast,
+                    checked=checked,
+                    tell=tell,
+                )
+    failed = arguments.fail_fast and last is not None and not last.equal
+    rounds = {name: dict(one.rounds) for name, one in checked.items()}
+    screen.finish({"equal": last.equal if last else None, "rounds": rounds, "stopped": not failed})
+    return Exit.FAILED if failed else Exit.GOOD
 
 
 def reports_table(service: str, reports: Sequence[Report]) -> Table:

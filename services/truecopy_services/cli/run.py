@@ -7,9 +7,10 @@ import threading
 from argparse import ArgumentParser, Namespace
 
 from truecopy_services.cli.screen import Exit, Screen
-from truecopy_services.cli.verb import Verb, app_argument, app_of
+from truecopy_services.cli.verb import Verb, app_argument, app_of, http_argument
+from truecopy_services.observing import observed
 from truecopy_services.opening import shown
-from truecopy_services.working import stopped_by_signals, work
+from truecopy_services.working import Loops, stopped_by_signals, work
 
 __all__ = ["RUN"]
 
@@ -17,6 +18,7 @@ __all__ = ["RUN"]
 def _arguments(parser: ArgumentParser) -> None:
     app_argument(parser)
     parser.add_argument("--only", metavar="WHAT", help="relay, workers, or the name of one projection")
+    http_argument(parser)
     parser.add_argument("--with-parent", action="store_true", help="end at once when standard input is closed")
 
 
@@ -36,7 +38,9 @@ async def _run(arguments: Namespace, screen: Screen) -> Exit:
             log = shown(service.settings.log_of())
             parts = [*(["relay"] if relay else []), *(projection.id for projection in projections)]
             screen.say(f"{service.name}: {', '.join(parts) or 'nothing'} on {log}, process {os.getpid()}; stop with SIGTERM")
-            await work(service, stop, relay=relay, projections=projections)
+            loops, works = Loops(), bool(projections)
+            async with observed(service, loops, stop, relays=relay, works=works, given=arguments.http, say=screen.say):
+                await work(service, stop, relay=relay, projections=projections, loops=loops)
     screen.say(f"{service.name}: stopped, leases given back")
     screen.finish({"service": service.name, "ran": parts, "stopped": True})
     return Exit.GOOD

@@ -1,5 +1,6 @@
 """What a verb shows: text for a person, or one JSON object as the last line of standard output, and an exit code."""
 
+import logging
 import sys
 from collections.abc import Mapping
 from enum import IntEnum
@@ -26,24 +27,40 @@ class Exit(IntEnum):
 
 
 class Screen:
-    """With `json`, text goes to standard error, and only the object to standard output."""
+    """With `json`, text goes to standard error, and only the object to standard output.
+
+    With `logs`, lines of text are records of the log, whatever its level: they tell what a process does.
+    """
 
     def __init__(self, *, json: bool) -> None:
-        self.json = json
+        self.json, self.logs = json, False
         width = None if (sys.stderr if json else sys.stdout).isatty() else PLAIN_COLUMNS
         self.console = Console(stderr=json, highlight=False, soft_wrap=True, width=width)
 
     def say(self, text: str) -> None:
         """A line for a person; it is never read as markup."""
-        self.console.print(text, markup=False)
+        if self.logs:
+            _record(logging.INFO, text)
+        else:
+            self.console.print(text, markup=False)
 
     def finish(self, found: Mapping[str, Any]) -> None:
-        """The object, if one was asked for: the last thing that a verb does."""
+        """The object, if one was asked for: the last thing that a verb does, or that it says of each of its rounds."""
         if self.json:
             sys.stdout.write(to_json(dict(found)).decode() + "\n")
             sys.stdout.flush()
 
     def fail(self, message: str, code: Exit, *, kind: str) -> None:
         """One line that says what is wrong and what to do. `kind` is the error's class, or "unexpected"."""
-        print(f"truecopy: {' '.join(message.split())}", file=sys.stderr)
+        told = " ".join(message.split())
+        if self.logs:
+            _record(logging.ERROR, told, error=kind, exit=int(code))
+        else:
+            print(f"truecopy: {told}", file=sys.stderr)
         self.finish({"error": message, "kind": kind, "exit": int(code)})
+
+
+def _record(level: int, text: str, **about: Any) -> None:
+    logger = logging.getLogger("truecopy.cli")
+    logger.setLevel(logging.INFO)
+    logger.log(level, "%s", text, extra=about)

@@ -14,7 +14,7 @@ from truecopy_services.status import ServiceStatus, status
 
 __all__ = ["STATUS"]
 
-COLUMNS = ("projection", "part", "log", "position", "lag", "count", "parked", "foreign", "holder")
+COLUMNS = ("projection", "part", "log", "position", "lag", "oldest", "count", "verified", "parked", "foreign", "holder")
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -56,7 +56,9 @@ def _table(found: ServiceStatus) -> Table:
     for projection in found.projections:
         for one in projection.partitions:
             bounds = "?" if one.end is None else f"{one.start}..{one.end}"
-            figures = (one.position, one.lag, one.count, one.parked, one.foreign)
+            oldest = None if one.oldest_unapplied_s is None else f"{one.oldest_unapplied_s:.1f} s"
+            verified = None if one.verified_s is None else f"{one.verified_through}, {one.verified_s:.0f} s ago"
+            figures = (one.position, one.lag, oldest, one.count, verified, one.parked, one.foreign)
             table.add_row(
                 projection.id,
                 str(one.partition),

@@ -10,7 +10,7 @@ from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.errors import UsageError
 from truecopy_services.loading import load_app
 
-__all__ = ["APP_VARIABLE", "Verb", "app_argument", "app_of", "count"]
+__all__ = ["APP_VARIABLE", "Verb", "app_argument", "app_of", "count", "http_argument", "seconds"]
 
 APP_VARIABLE = "TRUECOPY_APP"
 
@@ -31,6 +31,12 @@ def app_argument(parser: ArgumentParser) -> None:
     parser.add_argument("app", metavar="APP", nargs="?", help=told)
 
 
+def http_argument(parser: ArgumentParser) -> None:
+    """--http, which wins over TRUECOPY_HTTP."""
+    told = "answer /metrics, /health and /ready there; TRUECOPY_HTTP stands in for it; a port alone is on the loopback"
+    parser.add_argument("--http", metavar="HOST:PORT", help=told)
+
+
 def app_of(given: str | None) -> Truecopy:
     """The app that was named. Raises UsageError, and whatever the app's module raises."""
     name = given or os.environ.get(APP_VARIABLE, "")
@@ -44,3 +50,14 @@ def count(text: str) -> int:
     if not text.isdecimal():
         raise ArgumentTypeError(f"{text!r} is no number from 0 on")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """A time of an option, above 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return found
