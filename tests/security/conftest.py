@@ -5,6 +5,7 @@ import os
 import pwd
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -127,6 +128,7 @@ def secured_kafka(certificates: Certificates) -> Iterator[SecuredKafka]:
         "ssl.principal.mapping.rules": "RULE:^.*CN=([^,]+).*$/$1/,DEFAULT",
         "listener.name.mutual.ssl.client.auth": "required",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "connection.failed.authentication.delay.ms": "1",
         "super.users": f"User:ANONYMOUS;User:{USER}",
     }
     for name, protocol in PROTOCOLS.items():
@@ -152,7 +154,10 @@ def secured_kafka(certificates: Certificates) -> Iterator[SecuredKafka]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecuredPostgres:
-    """A server that lets in over TLS alone, with a password; into the database `mutual` with a client certificate too."""
+    """A server that lets in over TLS alone, with a password; into the database `mutual` with a client certificate too.
+
+    Its maintenance is done without TLS: what asks whether it answers ends its event loop before TLS has said goodbye.
+    """
 
     server: Server
 
@@ -167,6 +172,7 @@ class SecuredPostgres:
 
 
 RULES = """\
+hostnossl postgres all 127.0.0.1/32 scram-sha-256
 hostssl mutual all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca
 hostssl all all 127.0.0.1/32 scram-sha-256
 """
@@ -174,23 +180,38 @@ hostssl all all 127.0.0.1/32 scram-sha-256
 
 @pytest.fixture(scope="session")
 def secured_postgres(certificates: Certificates) -> Iterator[SecuredPostgres]:
+    with _postgres(certificates, "server") as secured:
+        yield secured
+
+
+@pytest.fixture
+def expired_postgres(certificates: Certificates) -> Iterator[SecuredPostgres]:
+    """Another one, whose certificate has expired."""
+    with _postgres(certificates, "expired") as secured:
+        yield secured
+
+
+@contextmanager
+def _postgres(certificates: Certificates, name: str) -> Iterator[SecuredPostgres]:
     folder = certificates.folder
     rules = folder / "pg_hba.conf"
     rules.write_text(RULES)
     if os.geteuid() == 0:  # the server then runs as nobody, and insists that its key is its own
-        for name in ("server.key", "expired.key"):
-            os.chown(folder / name, pwd.getpwnam("nobody").pw_uid, -1)
+        os.chown(folder / f"{name}.key", pwd.getpwnam("nobody").pw_uid, -1)
     settings = {
         "ssl": "on",
-        "ssl_cert_file": str(folder / "server.crt"),
-        "ssl_key_file": str(folder / "server.key"),
+        "ssl_cert_file": str(folder / f"{name}.crt"),
+        "ssl_key_file": str(folder / f"{name}.key"),
         "ssl_ca_file": str(certificates.ca),
         "hba_file": str(rules),
         "password_encryption": "scram-sha-256",
     }
-    with postgres(settings=settings) as server:
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PGSSLMODE", "disable")
+            server = stack.enter_context(postgres(settings=settings))
+            asyncio.run(_make(server.url))
         rungs.setdefault("postgres", server.rung)
-        asyncio.run(_make(server.url))
         yield SecuredPostgres(server=server)
 
 
