@@ -22,6 +22,9 @@ from truecopy_bus.logs.kafka import KafkaLog, KafkaSettings
 from truecopy_bus.record import Outgoing, TopicSpec
 from truecopy_bus.tls import TlsFiles
 
+# One loop for all: TLS says goodbye to who was left out after the test has ended.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 LIMIT_S = 20.0
 OURS = ("ca.pem", "client.crt", "client.key")
 LOGIN = {"sasl_username": USER, "sasl_password": PASSWORD}
@@ -192,7 +195,7 @@ async def test_a_file_that_breaks_later_is_told_and_a_mended_one_taken_up(
 
 
 @pytest.mark.parametrize(("more", "seen"), UNUSABLE)
-def test_settings_that_can_not_work_are_refused_before_anything_is_connected(more: dict[str, Any], seen: str) -> None:
+async def test_settings_that_can_not_work_are_refused_before_anything_is_connected(more: dict[str, Any], seen: str) -> None:
     with pytest.raises(ValueError, match=seen) as refused:
         KafkaSettings.from_url("kafka://127.0.0.1", **more)
 

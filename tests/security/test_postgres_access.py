@@ -10,6 +10,9 @@ from tests.security.conftest import GUEST, KEY_PASSWORD, PASSWORD, SECRET_OF_GUE
 from truecopy_bus.errors import AddressError, DatabaseAccessError, DatabaseUnavailableError
 from truecopy_bus.sql import connect
 
+# One loop for all: TLS says goodbye to who was left out after the test has ended.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 LIMIT_S = 20.0
 TRUSTED = {"sslmode": "verify-full", "sslrootcert": "ca.pem"}
 OURS = {**TRUSTED, "sslcert": "client.crt", "sslkey": "client.key"}

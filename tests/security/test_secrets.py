@@ -1,6 +1,7 @@
 """No secret in anything that is said: every verb, on servers that let it in and on those that do not, at level DEBUG too."""
 
 import base64
+import gc
 import json
 import logging
 import shutil
@@ -23,6 +24,9 @@ from truecopy_schemas.errors import TruecopyError
 from truecopy_services import Settings, Truecopy
 from truecopy_services.cli import VERBS, main
 from truecopy_services.cli.verb import Verb
+
+# A verb ends with its event loop, before TLS has said goodbye to who was left out; the system closes what is then open.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 WRONG, WRONG_KEY = "wr0ng/S3cret@?#x", "wr0ng+S3cret%key"
 SECRETS = (PASSWORD, KEY_PASSWORD, WRONG, WRONG_KEY)
@@ -182,6 +186,7 @@ def test_no_verb_says_a_secret(
     shown = capsys.readouterr()
 
     said += shown.out + shown.err + caplog.text
+    gc.collect()  # here, where that is known, and not in another test
     assert seen in said
     assert "Traceback" not in said
     assert found_in(said) == []
@@ -208,6 +213,7 @@ async def test_no_error_of_ours_brings_a_secret_with_it(
         except TruecopyError as error:
             told += "".join(traceback.format_exception(error))
 
+    gc.collect()
     assert "Error" in told
     assert found_in(told) == []
 

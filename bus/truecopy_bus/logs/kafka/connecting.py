@@ -18,13 +18,15 @@ from truecopy_bus.logs.kafka.settings import KafkaSettings
 
 try:
     from aiokafka import errors as kafka_errors
-    from aiokafka.conn import collect_hosts, create_conn
+    from aiokafka.conn import AIOKafkaConnection, collect_hosts
     from aiokafka.protocol.metadata import MetadataRequest
 except ImportError as error:
     raise ImportError(f"Kafka needs aiokafka ({error}); run: pip install 'truecopy[kafka]'") from error
 
 __all__ = ["OutOfRangeError", "bounded", "explained", "started"]
 
+GOODBYE_S = 1.0
+"""Seconds that TLS may take to say goodbye. Who does not answer is left to the event loop."""
 CONNECTION_OPTIONS = (
     *("client_id", "request_timeout_ms", "security_protocol", "ssl_context", "sasl_mechanism"),
     *("sasl_plain_username", "sasl_plain_password", "sasl_oauth_token_provider"),
@@ -94,12 +96,9 @@ async def _attempt(settings: KafkaSettings, host: str, port: int) -> Attempt | N
     options = settings.client_options()
     greeted = other_way = False
     try:
-        connection = await create_conn(host, port, **{name: options[name] for name in CONNECTION_OPTIONS})
-        greeted = True
-        try:
+        async with _connected(host, port, **{name: options[name] for name in CONNECTION_OPTIONS}) as connection:
+            greeted = True
             await connection.send(MetadataRequest([]))
-        finally:
-            connection.close()
     except (ConnectionRefusedError, TimeoutError):
         return None
     except _FAILED as error:
@@ -110,14 +109,26 @@ async def _attempt(settings: KafkaSettings, host: str, port: int) -> Attempt | N
     return None
 
 
+@contextlib.asynccontextmanager
+async def _connected(host: str, port: int, **options: Any) -> AsyncIterator[Any]:
+    """A connection of the block's own, login included; it is gone, or was given time to go, when the block ends."""
+    connection = AIOKafkaConnection(host, port, **options)
+    try:
+        await connection.connect()
+        yield connection
+    finally:
+        connection.close()
+        if connection._protocol is not None:  # else it was never made, and nothing tells of its end
+            await asyncio.wait([connection._closed_fut], timeout=GOODBYE_S)
+
+
 async def _speaks_plainly(host: str, port: int, settings: KafkaSettings) -> bool:
     """Whether the port answers a broker's first question without TLS. No login is tried, so no secret is sent."""
     try:
-        connection = await create_conn(host, port, request_timeout_ms=int(settings.request_timeout_s * 1000))
+        async with _connected(host, port, request_timeout_ms=int(settings.request_timeout_s * 1000)):
+            return True
     except _FAILED:
         return False
-    connection.close()
-    return True
 
 
 async def _speaks_tls(host: str, port: int) -> bool:
@@ -128,7 +139,5 @@ async def _speaks_tls(host: str, port: int) -> bool:
         _, writer = await asyncio.open_connection(host, port, ssl=context)
     except OSError:
         return False
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
+    writer.transport.abort()
     return True
