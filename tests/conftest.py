@@ -18,8 +18,8 @@ import pytest
 from truecopy_services.servers import Server, fetch_kafka, kafka, postgres
 
 FIXTURES = {
-    "kafka": {"kafka_server", "private_kafka"},
-    "postgres": {"postgres_server", "private_postgres"},
+    "kafka": {"kafka_server", "private_kafka", "secured_kafka"},
+    "postgres": {"postgres_server", "private_postgres", "secured_postgres", "expired_postgres"},
 }
 SKIPS_NAMED_MAX = 50
 """Skipped tests that are named at the end; one is already an error."""

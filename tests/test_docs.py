@@ -26,6 +26,8 @@ BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 RUN_S = 60
 COMMANDS = re.compile(r"^ {4}(truecopy .*)$", re.MULTILINE)
 OPTION = re.compile(r"(?<![-\w])--[a-z][a-z-]*")
+FOREIGN = re.compile(r"^ {4}kafka-\S+\.sh(?:.*\\\n)*.*$", re.MULTILINE)
+"""Commands of Kafka's own tools: their options are not ours."""
 NO_SETTINGS = {"TRUECOPY_APP", "TRUECOPY_DEBUG", *SOURCES, "TRUECOPY_TEST_KAFKA", "TRUECOPY_TEST_POSTGRES"}
 """Variables of the command line and of tests; all others that a document names are settings."""
 
@@ -101,7 +103,7 @@ def test_options_settings_and_targets_in_the_documents_exist(path: Path) -> None
     settings = {f"TRUECOPY_{name.upper()}" for name in Settings.model_fields} | NO_SETTINGS
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
-    assert set(OPTION.findall(text)) <= options
+    assert set(OPTION.findall(FOREIGN.sub("", text))) <= options
     assert set(re.findall(r"TRUECOPY_[A-Z]\w*", text)) <= settings
     assert set(re.findall(r"(?:^ {4}|`)make (\w+)", text, re.MULTILINE)) <= targets
 

@@ -1,9 +1,11 @@
 """From a service's write to the log: event store, outbox, relay, and logs behind one port. See README.md beside it."""
 
 from truecopy_bus.errors import (
+    DatabaseAccessError,
     DatabaseUnavailableError,
     DataRefusedError,
     IncarnationError,
+    LogAccessError,
     LogUnavailableError,
     PositionLostError,
     TopicMismatchError,
@@ -22,10 +24,12 @@ from truecopy_bus.token import Token
 __all__ = [
     "Appended",
     "DataRefusedError",
+    "DatabaseAccessError",
     "DatabaseUnavailableError",
     "EventStore",
     "IncarnationError",
     "Log",
+    "LogAccessError",
     "LogUnavailableError",
     "MemoryLog",
     "Outgoing",

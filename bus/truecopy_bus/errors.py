@@ -5,9 +5,11 @@ from truecopy_schemas.errors import TruecopyError
 __all__ = [
     "AddressError",
     "DataRefusedError",
+    "DatabaseAccessError",
     "DatabaseUnavailableError",
     "IncarnationError",
     "InvalidTokenError",
+    "LogAccessError",
     "LogUnavailableError",
     "NoTransactionError",
     "OversizeRecordError",
@@ -27,6 +29,9 @@ __all__ = [
 class UnavailableError(TruecopyError):
     """Something outside is away. Wait and try again; nothing here is wrong."""
 
+    waiting_helps = True
+    """False when it stays away until somebody changes something, here or there."""
+
 
 class LogUnavailableError(UnavailableError):
     """The log did not answer in time, or refused us. Retry with backoff; check address and credentials if it stays."""
@@ -34,6 +39,16 @@ class LogUnavailableError(UnavailableError):
     def __init__(self, *, log: str, seen: str) -> None:
         super().__init__(f"log {log} is unavailable: {seen}; will work again when it answers, check address and credentials")
         self.log, self.seen = log, seen
+
+
+class LogAccessError(LogUnavailableError):
+    """The log is there and does not let us in. Do what the message says; until then every try ends like this one."""
+
+    waiting_helps = False
+
+    def __init__(self, *, log: str, seen: str, remedy: str) -> None:
+        UnavailableError.__init__(self, f"log {log} does not let us in: {seen}; {remedy}")
+        self.log, self.seen, self.remedy = log, seen, remedy
 
 
 class DatabaseUnavailableError(UnavailableError):
@@ -54,6 +69,16 @@ class SchemasUnavailableError(UnavailableError):
             f"schema source {source} is unavailable: {seen}; will work again when it answers, check address and credentials"
         )
         self.source, self.seen = source, seen
+
+
+class DatabaseAccessError(DatabaseUnavailableError):
+    """The database is there and does not let us in. Do what the message says; until then every try ends like this one."""
+
+    waiting_helps = False
+
+    def __init__(self, *, database: str, seen: str, remedy: str) -> None:
+        UnavailableError.__init__(self, f"database {database} does not let us in: {seen}; {remedy}")
+        self.database, self.seen, self.remedy = database, seen, remedy
 
 
 class DataRefusedError(TruecopyError):

@@ -21,6 +21,7 @@ __all__ = [
     "READ_RECORDS_MAX",
     "READ_WAIT_S",
     "RECORD_BYTES_MAX",
+    "REFUSED_REPEAT_S",
     "REFUSED_RETRY_S",
     "RELAY_BYTES_MAX",
     "RELAY_CHECK_S",
@@ -80,6 +81,8 @@ RELAY_STAYING_ROWS = 100
 """Rows that stay in the outbox, for each so many of which an idle relay looks again one RELAY_POLL_S later."""
 RELAY_CHECK_S = 1.0
 """Seconds between looks of a relay for new entities, and at the life of each topic that it fills."""
+REFUSED_REPEAT_S = 60.0
+"""Seconds until it is said again that a server does not let us in: no log that is read lacks it, and none drowns in it."""
 REFUSED_RETRY_S = 10.0
 """Seconds until a relay offers a refused schema again: the registry's rules may have been changed meanwhile."""
 PUBLISH_EVENTS_MAX = 50_000

@@ -59,6 +59,14 @@ class Settings(BaseSettings):
     """Where the schemas of foreign topics are that name no source: `http(s)://user:password@host`, `folder:PATH` or `log:`."""
     kafka_password: SecretStr | None = None
     """Goes with `sasl_username` in the address of the log."""
+    kafka_ca: Path | None = None
+    """A file with the certificates of the authorities that vouch for the brokers; by default the machine's own are trusted."""
+    kafka_cert: Path | None = None
+    """A file with the client certificate that is shown to the brokers."""
+    kafka_key: Path | None = None
+    """Its key, if that is not in the same file."""
+    kafka_key_password: SecretStr | None = None
+    """If the key is encrypted."""
     namespace: str = Field(default="", pattern=_NAMESPACE, max_length=NAMESPACE_CHARS_MAX)
     """Stands before the topics, with a dot: what it separates shares a log without meeting."""
     home: Path = Path(".truecopy")

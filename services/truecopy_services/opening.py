@@ -1,7 +1,10 @@
 """From addresses to adapters. Nothing connects here: that is left to the first use, which says what is away."""
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from truecopy_bus.log import Log
 from truecopy_bus.logs.memory import MemoryLog
@@ -10,6 +13,7 @@ from truecopy_bus.schema_sources import SchemaSource, schema_source
 from truecopy_bus.sql import Database
 from truecopy_bus.sql.address import connect
 from truecopy_bus.sql.sqlite_session import Synchronous
+from truecopy_bus.tls import TlsFileError, TlsFiles
 from truecopy_projections.foreign import ForeignTopic
 from truecopy_projections.replica import Replica
 from truecopy_projections.replicas import MemoryReplica, SqlReplica
@@ -49,13 +53,24 @@ def _kafka(settings: Settings, address: str) -> Log:
         from truecopy_bus.logs.kafka import KafkaLog, KafkaSettings
     except ImportError:
         raise _missing(settings, "log", "kafka") from None
-    more = {} if settings.kafka_password is None else {"sasl_password": settings.kafka_password.get_secret_value()}
     stated = urlsplit(address).query
-    for name in ("connect_timeout_s", "request_timeout_s"):
-        if name not in stated:
-            more[name] = settings.timeout_s  # type: ignore[assignment]
+    more: dict[str, Any] = {
+        name: settings.timeout_s for name in ("connect_timeout_s", "request_timeout_s") if name not in stated
+    }
+    files = TlsFiles(
+        ca=settings.kafka_ca,
+        cert=settings.kafka_cert,
+        key=settings.kafka_key,
+        key_password=_revealed(settings.kafka_key_password),
+    )
     try:
-        return KafkaLog(KafkaSettings.from_url(address, **more))
+        kafka = KafkaSettings.from_url(address, **more, tls=files, sasl_password=_revealed(settings.kafka_password))
+        if kafka.with_tls:
+            files.context()
+        return KafkaLog(kafka)
+    except TlsFileError as fault:
+        remedy = "correct the setting, or the file that it names"
+        raise settings.refused(f"kafka_{fault.part}", seen=str(fault), remedy=remedy) from None
     except ValueError as fault:
         raise settings.refused("log", seen=str(fault), remedy="correct the address") from None
 
@@ -69,6 +84,10 @@ def open_schemas(settings: Settings, foreign: ForeignTopic | None, registry: Sch
     except ValueError as fault:
         remedy = f"correct it, or the schemas of ForeignTopic({foreign.name!r})"
         raise SettingError(setting="TRUECOPY_SCHEMAS", seen=str(fault), remedy=remedy) from None
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 async def open_store_database(settings: Settings, service: str) -> Database:

@@ -17,9 +17,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from truecopy_bus.errors import AddressError, DatabaseUnavailableError, DataRefusedError, TableAlteredError
+from truecopy_bus.errors import (
+    AddressError,
+    DatabaseAccessError,
+    DatabaseUnavailableError,
+    DataRefusedError,
+    TableAlteredError,
+)
 from truecopy_bus.limits import CONNECT_TIMEOUT_S, POOL_CONNECTIONS_MAX, STATEMENT_TIMEOUT_S
 from truecopy_bus.sql.port import Connection, Dialect, Row, Shape
+from truecopy_bus.sql.postgres_access import NO_LOGIN, NO_PRIVILEGE, refusal
 from truecopy_bus.sql.postgres_values import (
     create_statements,
     drop_statement,
@@ -49,11 +56,10 @@ _AWAY = (
     "08",  # connection exception
     "25006",  # read-only transaction: a standby, or a server that is being switched over
     "25P03",  # idle for too long in a transaction
-    "28",  # authentication
+    NO_LOGIN,
     "3D000",  # no such database
     "40001",  # serialization failure
     "40P01",  # deadlock
-    "42501",  # no privilege: it works when it is granted
     "53",  # disk full, out of memory, too many connections
     "55P03",  # lock not available
     "57",  # shutdown, starting up, cancelled by a timeout
@@ -86,6 +92,10 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
             raise DataRefusedError(database=name, seen=f"{state} {error}") from error
         if state.startswith(_ALTERED):
             raise TableAlteredError(database=name, seen=f"{state} {error}") from error
+        if state == NO_PRIVILEGE:
+            raise DatabaseAccessError(
+                database=name, seen=f"{state} {error}", remedy="grant it to the address's user"
+            ) from error
         # A statement that was prepared before a table changed: the next try prepares it anew.
         if state.startswith(_AWAY) or isinstance(error, asyncpg.InvalidCachedStatementError):
             raise DatabaseUnavailableError(database=name, seen=f"{state} {error}") from error
@@ -103,15 +113,20 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
 
 
 @contextmanager
-def _connecting(name: str) -> Iterator[None]:
+def _connecting(name: str, url: str) -> Iterator[None]:
     """As `answering`, while what the address says is tried for the first time."""
     try:
         with answering(name):
-            yield
+            try:
+                yield
+            except (OSError, asyncpg.PostgresError) as error:
+                if (refused := refusal(name, url, error)) is not None:
+                    raise refused from error
+                raise
     except (asyncpg.ClientConfigurationError, asyncpg.UndefinedObjectError, DataRefusedError) as error:
         raise AddressError(database=name, seen=str(error)) from error
     except (ValueError, OverflowError) as error:  # what it quotes may be a part of a password
-        raise AddressError(database=name, seen=type(error).__name__) from error
+        raise AddressError(database=name, seen=type(error).__name__) from None
 
 
 class PostgresConnection:
@@ -287,7 +302,7 @@ class PostgresDatabase:
                 command_timeout=self._timeout_s,
             )
         pool = self._pool
-        with _connecting(self._name):
+        with _connecting(self._name, self._url):
             await pool
             connection = await pool.acquire(timeout=self._timeout_s)
         ours = PostgresConnection(connection, name=self._name, timeout_s=self._timeout_s)

@@ -63,12 +63,14 @@ def kafka(
     given: str | None = None,
     directory: Path | None = None,
     properties: Mapping[str, str] | None = None,
+    listeners: Mapping[str, int] | None = None,
     say: Callable[[str], None] = print,
 ) -> Iterator[Server]:
     """A Kafka that answers, at `kafka://host:port`, until the block ends.
 
     `given` is the address of a foreign one, which wins; `directory` keeps the data, and so rules out Docker;
-    `properties` override server.properties. Raises `ServerError` when no way leads to a server.
+    `properties` override server.properties. `listeners` are more of them, by name, and their ports at 127.0.0.1; what they
+    speak is in `properties`, and they rule out Docker too. Raises `ServerError` when no way leads to a server.
     """
     if given:
         address = given.removeprefix("kafka://")
@@ -78,7 +80,7 @@ def kafka(
         yield Server(kind="kafka", url=f"kafka://{address}", rung=f"given, {address}", version="unknown")
         return
     with contextlib.ExitStack() as stack:
-        if directory is None and engine_answers():
+        if directory is None and not listeners and engine_answers():
             try:
                 server = _in_docker(stack, properties or {}, say)
             except ServerError as error:
@@ -86,7 +88,7 @@ def kafka(
             else:
                 yield server
                 return
-        server = _from_jars(stack, directory, properties or {}, say)
+        server = _from_jars(stack, directory, properties or {}, listeners or {}, say)
         yield server
 
 
@@ -109,7 +111,11 @@ def _in_docker(stack: contextlib.ExitStack, properties: Mapping[str, str], say: 
 
 
 def _from_jars(
-    stack: contextlib.ExitStack, directory: Path | None, properties: Mapping[str, str], say: Callable[[str], None]
+    stack: contextlib.ExitStack,
+    directory: Path | None,
+    properties: Mapping[str, str],
+    more: Mapping[str, int],
+    say: Callable[[str], None],
 ) -> Server:
     java, java_name = _java()
     installed = fetch_kafka(say=say)
@@ -122,7 +128,7 @@ def _from_jars(
     if not (home / "data").exists():
         shutil.copytree(installed / "formatted", home / "data")
     port, controller_port = free_ports(2)
-    listeners = _listeners("127.0.0.1", port, controller_port, advertised=f"127.0.0.1:{port}")
+    listeners = _listeners("127.0.0.1", port, controller_port, advertised=f"127.0.0.1:{port}", more=more)
     settings = {**SETTINGS, **listeners, "log.dirs": str(home / "data"), **properties}
     (home / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     process = Process(
@@ -138,10 +144,13 @@ def _from_jars(
     return Server(kind="kafka", url=f"kafka://127.0.0.1:{port}", rung=rung, version=KAFKA_VERSION, machine=process)
 
 
-def _listeners(host: str, port: int, controller_port: int, *, advertised: str) -> dict[str, str]:
+def _listeners(
+    host: str, port: int, controller_port: int, *, advertised: str, more: Mapping[str, int] | None = None
+) -> dict[str, str]:
+    others = "".join(f",{name}://127.0.0.1:{at}" for name, at in (more or {}).items())
     return {
-        "listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{advertised}",
+        "listeners": f"PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{controller_port}{others}",
+        "advertised.listeners": f"PLAINTEXT://{advertised}{others}",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
     }
 

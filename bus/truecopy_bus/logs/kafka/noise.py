@@ -1,4 +1,8 @@
-"""Quiets what aiokafka says for ever while brokers are away; its first complaint of a kind is always let through."""
+"""Quiets what aiokafka says for ever while brokers are away, and what it must never say.
+
+Its first complaint of a kind is always let through. At level DEBUG it writes every request as it is, the password of a
+login too: those are left out.
+"""
 
 import logging
 import time
@@ -24,9 +28,15 @@ class _Noise(logging.Filter):
         return True
 
 
+class _Logins(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.args if isinstance(record.args, tuple) else ()
+        return not any(type(each).__name__.startswith("SaslAuthenticate") for each in said)
+
+
 def quiet() -> None:
     """Filter aiokafka's loggers; calling it again changes nothing."""
-    for name in LOGGERS:
+    for name, needed in (*((name, _Noise) for name in LOGGERS), ("aiokafka.conn", _Logins)):
         logger = logging.getLogger(name)
-        if not any(isinstance(each, _Noise) for each in logger.filters):
-            logger.addFilter(_Noise())
+        if not any(isinstance(each, needed) for each in logger.filters):
+            logger.addFilter(needed())

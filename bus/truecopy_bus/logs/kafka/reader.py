@@ -13,8 +13,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from truecopy_bus.errors import LogUnavailableError, PositionLostError
+from truecopy_bus.logs.kafka.connecting import OutOfRangeError
 from truecopy_bus.logs.kafka.settings import KafkaSettings
-from truecopy_bus.logs.kafka.wire import Cluster, Consumer, OutOfRangeError
+from truecopy_bus.logs.kafka.wire import Cluster, Consumer
 from truecopy_bus.record import Record
 
 __all__ = ["KafkaReader"]

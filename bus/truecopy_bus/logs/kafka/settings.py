@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from truecopy_bus.errors import LogAccessError
 from truecopy_bus.limits import APPEND_TIMEOUT_S, CONNECT_TIMEOUT_S, RECORD_BYTES_MAX, REQUEST_TIMEOUT_S, STALL_TIMEOUT_S
+from truecopy_bus.tls import TlsFileError, TlsFiles
 
 __all__ = [
     "BATCH_BYTES_MAX",
@@ -33,6 +35,8 @@ METADATA_AGE_MS: Final = 60_000
 IDLE_MS: Final = 540_000
 """Milliseconds until an unused connection is closed; below the broker's own ten minutes."""
 
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 URL_NUMBERS = ("connect_timeout_s", "request_timeout_s", "append_timeout_s", "stall_timeout_s")
 URL_TEXTS = ("client_id", "compression", "security_protocol", "sasl_mechanism", "sasl_username")
 
@@ -62,8 +66,10 @@ class KafkaSettings:
 
     security_protocol: str = "PLAINTEXT"
     """PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
+    tls: TlsFiles = field(default_factory=TlsFiles)
+    """For SSL and SASL_SSL: read anew for each client, so that renewed files are taken up."""
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
-    """None with SSL or SASL_SSL: the machine's own trust store."""
+    """In place of `tls`, for what files can't say."""
     sasl_mechanism: str = "PLAIN"
     """PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER."""
     sasl_username: str | None = None
@@ -80,6 +86,34 @@ class KafkaSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected seconds above zero")
         if self.replication < 1:
             raise ValueError(f"replication is {self.replication}, expected 1 or more")
+        if self.security_protocol not in PROTOCOLS:
+            raise ValueError(f"security_protocol is {self.security_protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+        self._expect_all_is_used()
+        if self.with_login:
+            if self.sasl_mechanism not in MECHANISMS:
+                raise ValueError(f"sasl_mechanism is {self.sasl_mechanism!r}, expected one of {', '.join(MECHANISMS)}")
+            if self.sasl_mechanism != "OAUTHBEARER" and not (self.sasl_username and self.sasl_password):
+                lacking = "no password (TRUECOPY_KAFKA_PASSWORD)" if self.sasl_username else "no sasl_username"
+                raise ValueError(f"{self.sasl_mechanism} has {lacking}, expected a user and a password")
+
+    def _expect_all_is_used(self) -> None:
+        """What is meant to protect a connection must not be left out in silence."""
+        given = {
+            "a certificate, key or authority": (self.tls or self.ssl_context, self.with_tls, "SSL or SASL_SSL"),
+            "a user or password": (self.sasl_username or self.sasl_password, self.with_login, "SASL_SSL or SASL_PLAINTEXT"),
+        }
+        for what, (there, used, protocols) in given.items():
+            if there and not used:
+                seen = f"{what} is given, and security_protocol={self.security_protocol} does not use it"
+                raise ValueError(f"{seen}; expected {protocols}")
+
+    @property
+    def with_tls(self) -> bool:
+        return self.security_protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def with_login(self) -> bool:
+        return self.security_protocol in ("SASL_PLAINTEXT", "SASL_SSL")
 
     @property
     def name(self) -> str:
@@ -95,16 +129,24 @@ class KafkaSettings:
         parts = urlsplit(url)
         if parts.scheme != SCHEME:
             raise ValueError(f"the address starts with {parts.scheme or 'nothing'}://, expected {SCHEME}://host:port")
-        if "@" in parts.netloc:
-            raise ValueError("the address holds credentials; give sasl_username and sasl_password by keyword")
+        if "@" in url.partition("?")[0] or "@" in parts.fragment:
+            raise ValueError("the address holds credentials; give sasl_username as an option, and the password apart from it")
         servers = tuple(_with_port(server) for server in parts.netloc.split(",") if server)
-        return cls(servers=servers, **{**_options(dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))), **more})
+        try:
+            query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+        except ValueError:  # what it quotes may be a part of a password
+            raise ValueError("the options of the address can't be read; expected name=value&name=value") from None
+        return cls(servers=servers, **{**_options(query), **more})
 
     def client_options(self) -> dict[str, Any]:
-        """What every aiokafka client is made with, by aiokafka's names."""
+        """What every aiokafka client is made with, by aiokafka's names. Raises LogAccessError for files that can't be used."""
         context = self.ssl_context
-        if context is None and self.security_protocol in ("SSL", "SASL_SSL"):
-            context = ssl.create_default_context()
+        if context is None and self.with_tls:
+            try:
+                context = self.tls.context()
+            except TlsFileError as fault:
+                remedy = f"correct TRUECOPY_KAFKA_{fault.part.upper()} or what it names"
+                raise LogAccessError(log=self.name, seen=str(fault), remedy=remedy) from None
         return {
             "bootstrap_servers": list(self.servers),
             "client_id": self.client_id,
@@ -137,5 +179,7 @@ def _options(query: Mapping[str, str]) -> dict[str, Any]:
             options[name] = value
         else:
             known = ", ".join(each.name for each in fields(KafkaSettings) if each.name in (*URL_NUMBERS, *URL_TEXTS))
-            raise ValueError(f"the address has an option {name!r}, expected one of {known}, replication")
+            # An @ here is the end of a password that held a question mark, and the name a part of it.
+            shown = "unknown" if any("@" in each for each in (*query, *query.values())) else repr(name)
+            raise ValueError(f"the address has an option {shown}, expected one of {known}, replication")
     return options

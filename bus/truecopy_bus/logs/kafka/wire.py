@@ -1,4 +1,4 @@
-"""The only place that knows aiokafka: every option that carries a guarantee, every wait bounded, every name typed.
+"""The place that knows aiokafka: every option that carries a guarantee, every wait bounded, every name typed.
 
 aiokafka is untyped, and its defaults lose data; two of its habits are cut off here.
 - It creates topics by asking about them (its metadata requests allow auto-creation, with no setting against it):
@@ -6,19 +6,21 @@ aiokafka is untyped, and its defaults lose data; two of its habits are cut off h
 - It never gives up: a batch that can't be sent is tried for ever, `stop` waits for it, and one refused batch wedges its
   partition. A producer that failed once is `abandon`ed: what it holds is dropped, not sent late behind its successor.
 
-Nothing is retried here: refusal and silence are a LogUnavailableError. Private names are used, so aiokafka is pinned.
+Nothing is retried here: refusal and silence are a LogUnavailableError (`connecting`). Private names are used, so aiokafka
+is pinned.
 """
 
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from truecopy_bus.errors import LogUnavailableError, TopicMissingError
 from truecopy_bus.limits import READ_BYTES_MAX
 from truecopy_bus.logs.kafka import settings as limits
 from truecopy_bus.logs.kafka.closing import closed
+from truecopy_bus.logs.kafka.connecting import bounded, explained, started
 from truecopy_bus.logs.kafka.noise import quiet
 from truecopy_bus.logs.kafka.plain import hand_out_plain, plain
 from truecopy_bus.logs.kafka.settings import KafkaSettings
@@ -40,34 +42,14 @@ try:
 except ImportError as error:
     raise ImportError(f"Kafka needs aiokafka ({error}); run: pip install 'truecopy[kafka]'") from error
 
-__all__ = ["Cluster", "Consumer", "OutOfRangeError", "Producer"]
+__all__ = ["Cluster", "Consumer", "Producer"]
 
 EARLIEST: Final = -2
 LATEST: Final = -1
 NO_LEADER: Final = -1
 
 
-class OutOfRangeError(Exception):
-    """The broker does not store the offset that was asked for. Only the reader sees this; it asks for the bounds."""
-
-
 quiet()
-
-
-@contextlib.asynccontextmanager
-async def _bounded(settings: KafkaSettings, doing: str, timeout_s: float | None) -> AsyncIterator[None]:
-    """At most `timeout_s` seconds; whatever Kafka or the network objects becomes a LogUnavailableError."""
-    try:
-        async with asyncio.timeout(timeout_s) as bound:
-            yield
-    except TimeoutError as error:
-        if not bound.expired():
-            raise LogUnavailableError(log=settings.name, seen=f"{doing}: {error!r}") from error
-        raise LogUnavailableError(log=settings.name, seen=f"{doing}: no answer in {timeout_s} s") from error
-    except kafka_errors.OffsetOutOfRangeError as error:
-        raise OutOfRangeError from error
-    except (kafka_errors.KafkaError, OSError) as error:
-        raise LogUnavailableError(log=settings.name, seen=f"{doing}: {str(error) or repr(error)}") from error
 
 
 class _Obedient:
@@ -233,7 +215,7 @@ class Cluster:
     async def _asking(self, doing: str) -> AsyncIterator[Any]:
         admin = await self._opened()
         try:
-            async with _bounded(self._settings, doing, self._settings.request_timeout_s):
+            async with bounded(self._settings, doing, self._settings.request_timeout_s):
                 yield admin
         except LogUnavailableError as error:
             # A refusal came over a sound connection, which others are using; after silence or a break it is made anew.
@@ -241,6 +223,8 @@ class Cluster:
             refused = isinstance(fault, kafka_errors.BrokerResponseError)
             if self._admin is admin and not (refused and not isinstance(fault, kafka_errors.RequestTimedOutError)):
                 await self.close()
+            if isinstance(fault, kafka_errors.NodeNotReadyError):  # a broker that was named by the first, and not reached
+                raise await explained(self._settings, error, admin._client.cluster.brokers()) from fault
             raise
 
     async def _opened(self) -> Any:
@@ -248,7 +232,7 @@ class Cluster:
             if self._admin is None:
                 admin = AIOKafkaAdminClient(**self._settings.client_options())
                 _never_create(admin._client)
-                await _started(admin.start(), admin.close, self._settings)
+                await started(admin.start(), admin.close, self._settings)
                 self._admin = admin
             return self._admin
 
@@ -270,7 +254,7 @@ class Producer:
         _never_create(self._producer.client)
 
     async def start(self) -> None:
-        await _started(self._producer.start(), self._producer.stop, self._settings)
+        await started(self._producer.start(), self._producer.stop, self._settings)
 
     async def append(self, topic: str, partition: int, records: Sequence[Outgoing]) -> int:
         """Returns the first offset once all is durable. Raises LogUnavailableError: perhaps written, in part or whole.
@@ -279,7 +263,7 @@ class Producer:
         order never depends on the broker. The caller lets one append at a time into a partition, and bounds it.
         """
         doing = f"appending to {topic}[{partition}]"
-        async with _bounded(self._settings, doing, None):
+        async with bounded(self._settings, doing, None):
             sent = []
             batch = self._producer.create_batch()
             for record in records:
@@ -346,7 +330,7 @@ class Consumer:
         self._turn = 0
 
     async def start(self) -> None:
-        await _started(self._consumer.start(), self._consumer.stop, self._settings)
+        await started(self._consumer.start(), self._consumer.stop, self._settings)
         hand_out_plain(self._consumer._fetcher)
 
     async def close(self) -> None:
@@ -373,7 +357,7 @@ class Consumer:
         turn = self._turn % len(assigned)
         records: list[Record] = []
         room = READ_BYTES_MAX  # what is fetched ahead is bounded by partition, and of those there may be many
-        async with _bounded(self._settings, "fetching", wait_s + self._settings.request_timeout_s):
+        async with bounded(self._settings, "fetching", wait_s + self._settings.request_timeout_s):
             for partition in (*assigned[turn:], *assigned[:turn]):
                 if (left := records_max - len(records)) and room >= limits.PARTITION_FETCH_BYTES:
                     found = (await self._consumer.getmany(partition, timeout_ms=0, max_records=left)).get(partition, ())
@@ -389,13 +373,3 @@ def _added(batch: Any, record: Outgoing) -> bool:
     """Whether the record still fitted. The first of a batch always does."""
     added = batch.append(timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=list(record.headers))
     return added is not None
-
-
-async def _started(starting: Awaitable[None], stop: Any, settings: KafkaSettings) -> None:
-    """Bounded; what could not be started is stopped, so that no task and no socket stays behind."""
-    try:
-        async with _bounded(settings, "connecting", settings.connect_timeout_s):
-            await starting
-    except BaseException:
-        await closed(stop(), settings)
-        raise
