@@ -14,7 +14,7 @@ from truecopy_projections.replicas import MemoryReplica, SqlReplica
 from truecopy_services.config import MEMORY, Settings
 from truecopy_services.errors import SettingError
 
-__all__ = ["open_log", "open_replica", "open_store_database", "shown"]
+__all__ = ["file_of", "open_log", "open_replica", "open_store_database", "shown"]
 
 
 def shown(address: str) -> str:
@@ -23,6 +23,12 @@ def shown(address: str) -> str:
     if not parts.netloc:
         return address
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def file_of(address: str) -> Path | None:
+    """The file of an embedded log or database; None for a server, and for what is in memory."""
+    scheme, _, rest = address.partition(":")
+    return Path(rest.removeprefix("//")) if scheme == "sqlite" and rest and rest != MEMORY else None
 
 
 def open_log(settings: Settings) -> Log:

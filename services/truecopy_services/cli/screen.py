@@ -37,6 +37,12 @@ class Screen:
         """A line for a person; it is never read as markup."""
         self.console.print(text, markup=False)
 
+    def line(self, text: str) -> None:
+        """One line of a stream on standard output, flushed: whoever reads it waits for it."""
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        sys.stdout.flush()
+
     def finish(self, found: Mapping[str, Any]) -> None:
         """The object, if one was asked for: the last thing that a verb does."""
         if self.json:
