@@ -22,11 +22,12 @@ from truecopy_services.cli.run import RUN
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.status import STATUS
 from truecopy_services.cli.tail import TAIL
+from truecopy_services.cli.topics import TOPICS
 from truecopy_services.errors import DeclarationError, UsageError
 
 __all__ = ["VERBS", "main"]
 
-VERBS = (DEV, RUN, PUBLISH, GET, STATUS, TAIL, CHECK, REPAIR, DEMO)
+VERBS = (DEV, RUN, PUBLISH, GET, STATUS, TAIL, CHECK, REPAIR, TOPICS, DEMO)
 
 EXITS: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
     ((UnavailableError, TopicMissingError, NotReachedError, UnknownProjectionError), Exit.UNREACHABLE),

@@ -1,0 +1,318 @@
+"""The verbs for operators, as a person or a pipeline calls them: on files, and on a real Kafka and a real PostgreSQL."""
+
+import asyncio
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from truecopy_bus.record import Outgoing, TopicSpec
+from truecopy_services.app import Truecopy
+from truecopy_services.cli import main
+from truecopy_services.loading import load_app
+from truecopy_services.service import Service
+
+ACCOUNT = "bank.account"
+UNREACHABLE_S = 20.0
+"""Far above TRUECOPY_TIMEOUT_S of these tests, far below a test's time limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A command that has ended: the objects on standard output, the last one apart, and all that it said."""
+
+    code: int
+    rows: list[Any]
+    object: Any
+    said: str
+
+
+class Bank:
+    """The app `bank` in a folder of its own, and the command line in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *, prefix: str) -> None:
+        self._capsys, self.topic = capsys, f"{prefix}{ACCOUNT}"
+        self.app: Truecopy = load_app("bank:app")
+        self.deposited: Any = self.app.projections["balance@1"].handlers["bank.account.Deposited"].event
+
+    def __call__(self, *words: str) -> Told:
+        self._capsys.readouterr()
+        code = main([*words, "--json"])
+        out, err = self._capsys.readouterr()
+        *rows, last = map(json.loads, out.splitlines())
+        return Told(code=code, rows=rows, object=last, said=out + err)
+
+    def plain(self, *words: str) -> str:
+        """What a person sees, as one line."""
+        self._capsys.readouterr()
+        main(list(words))
+        return " ".join(self._capsys.readouterr().out.split())
+
+    def do(self, work: Callable[[Service], Coroutine[Any, Any, None]]) -> None:
+        """Something with the service open."""
+
+        async def opened() -> None:
+            async with self.app.open() as service:
+                await work(service)
+
+        asyncio.run(opened())
+
+    def relay(self, *amounts: int, key: str = "a1") -> None:
+        """Publish deposits, and put them on the log with a mark."""
+
+        async def work(service: Service) -> None:
+            await service.publish_many((key, self.deposited(amount=amount), None) for amount in amounts)
+            relay = service.relay()
+            await relay.drain()
+            await relay.mark()
+            await relay.leave()
+
+        self.do(work)
+
+    def run(self, *amounts: int) -> None:
+        """Publish deposits, and let relay and worker bring them into the replica."""
+
+        async def running() -> None:
+            async with self.app.running() as service:
+                for amount in amounts:
+                    token = await service.publish("a1", self.deposited(amount=amount))
+                await service.replica(self.app.find("balance")).get("a1", at_least=token, wait_s=30.0)
+
+        asyncio.run(running())
+
+    def append(self, *records: Outgoing, partition: int = 0) -> None:
+        """What somebody else writes into the topic."""
+
+        async def work(service: Service) -> None:
+            await service.log.append(self.topic, partition, records)
+
+        self.do(work)
+
+    def on_log(self, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> None:
+        """Something with the log alone."""
+
+        async def logged(service: Service) -> None:
+            await work(service.log)
+
+        self.do(logged)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the app, where this process is."""
+    shutil.copy(Path(__file__).with_name("bank.py"), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, value in {"LEASE_S": "1.5", "MARK_WRITING_S": "0.2", "TIMEOUT_S": "3"}.items():
+        monkeypatch.setenv(f"TRUECOPY_{name}", value)
+    return tmp_path
+
+
+@pytest.fixture
+def embedded(here: Path, capsys: pytest.CaptureFixture[str]) -> Bank:
+    """On files."""
+    assert here.exists()
+    return Bank(capsys, prefix="")
+
+
+@pytest.fixture
+def served(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kafka_url: str,
+    postgres_url: str,
+    topic_namespace: str,
+) -> Bank:
+    """On a real Kafka and a real PostgreSQL."""
+    assert here.exists()
+    for name, value in {"LOG": kafka_url, "STORE": postgres_url, "REPLICA": postgres_url, "NAMESPACE": topic_namespace}.items():
+        monkeypatch.setenv(f"TRUECOPY_{name}", value)
+    return Bank(capsys, prefix=f"{topic_namespace}.")
+
+
+@pytest.fixture(params=["embedded", "served"])
+def bank(request: pytest.FixtureRequest) -> Bank:
+    """On either."""
+    found: Bank = request.getfixturevalue(request.param)
+    return found
+
+
+def foreign(value: bytes | None, *, key: bytes | None = b"a1", at_ms: int = 0) -> Outgoing:
+    return Outgoing(key, value, at_ms or time.time_ns() // 1_000_000)
+
+
+class TestTail:
+    def test_shows_what_is_there_and_ends(self, bank: Bank) -> None:
+        bank.relay(5, 7)
+        bank.append(foreign(b"{}"), foreign(None), foreign(b"\0\0\0\0\x63\x02"), foreign(b"\x1b[2J", key=b"\x1b[2J\xff"))
+
+        found = bank("tail", "bank", ACCOUNT, "--no-follow")
+
+        assert found.code == 0, found
+        deposits = [row for row in found.rows if not row["why"]]
+        assert [(row["key"], row["version"], row["type"], row["data"]) for row in deposits] == [
+            ("a1", 1, "bank.account.Deposited", {"amount": 5}),
+            ("a1", 2, "bank.account.Deposited", {"amount": 7}),
+        ]
+        assert {row["topic"] for row in found.rows} == {bank.topic}
+        assert [row["why"].split(";")[0] for row in found.rows if row["why"]] == [
+            "foreign record: the value has 2 bytes, a frame has at least 5",
+            "foreign record: the value is null",
+            "foreign record: schema id 99 is not in the registry, where its writer should have claimed it",
+            "foreign record: the value has 4 bytes, a frame has at least 5",
+        ]
+        assert (found.object["shown"], found.object["unreadable"]) == (6, 4)
+        assert "\x1b" not in found.said
+
+    def test_control_records_keys_types_and_limits(self, bank: Bank) -> None:
+        bank.relay(1, 2, key="a1")
+        bank.relay(3, key="a2")
+
+        def shown(*words: str) -> list[tuple[str, str | None]]:
+            found = bank("tail", "bank", ACCOUNT, "--no-follow", *words)
+            assert found.code == 0, found
+            return sorted((row["type"].rpartition(".")[2], None if row["control"] else row["key"]) for row in found.rows)
+
+        every = shown("--control")
+        assert [one for one in every if one[0] == "genesis"] == [("genesis", None)] * 2
+        assert ("mark", None) in every
+        assert shown("--key", "a2") == [("Deposited", "a2")]
+        assert shown("--type", "Deposited", "--limit", "2") == [("Deposited", "a1")] * 2
+        assert shown("--type", "Withdrawn") == []
+        assert shown("--from", "end") == []
+        assert len(shown("--from", "1h")) == 3
+        assert shown("--limit", "0") == []
+
+    def test_begins_some_time_ago(self, bank: Bank) -> None:
+        bank.relay(1)
+        now_ms = time.time_ns() // 1_000_000
+        bank.append(foreign(b"old", at_ms=now_ms + 3_600_000), foreign(b"new", at_ms=now_ms + 7_200_000), partition=1)
+
+        found = bank("tail", "bank", ACCOUNT, "--no-follow", "--from", "10s")
+
+        assert len(found.rows) == 3
+        assert bank("tail", "bank", ACCOUNT, "--no-follow", "--from", "1ms").object["shown"] == 2
+
+    def test_a_topic_that_is_not_there_is_not_made(self, bank: Bank) -> None:
+        found = bank("tail", "bank", ACCOUNT, "--no-follow")
+
+        assert (found.code, found.object["kind"]) == (3, "TopicMissingError")
+        assert bank("tail", "bank", ACCOUNT).code == 3
+
+    async def test_follows_until_a_signal(self, truecopy: Any, running: Any) -> None:
+        await running()
+        published = await truecopy("publish", "bank", "Deposited", "a1", '{"amount": 1}', "--json")
+        await truecopy("get", "bank", "balance", "a1", "--at-least", published.object["token"])
+        tail = await truecopy.start("tail", "bank", "--json", "--from", "beginning")
+        assert tail.stdout is not None
+        async with asyncio.timeout(30):
+            first = json.loads(await tail.stdout.readline())
+            await truecopy("publish", "bank", "Deposited", "a1", '{"amount": 2}')
+            second = json.loads(await tail.stdout.readline())
+
+        tail.send_signal(signal.SIGINT)
+        out, err = await tail.communicate()
+
+        assert (first["data"], second["data"]) == ({"amount": 1}, {"amount": 2})
+        assert tail.returncode == 0, err
+        assert json.loads(out.splitlines()[-1])["shown"] == 2
+        assert b"Traceback" not in err
+
+
+def told(found: Told) -> dict[str, str]:
+    """What differs of the entity's topic: what it is, and what is done about it."""
+    mine = (one for one in found.object["differences"] if one["topic"].endswith(ACCOUNT))
+    return {one["what"]: one["act"] for one in mine}
+
+
+class TestTopics:
+    def test_a_plan_makes_nothing_and_apply_makes_what_is_missing(self, bank: Bank) -> None:
+        for _ in range(2):
+            planned = bank("topics", "plan", "bank", ACCOUNT)
+            assert (planned.code, told(planned)) == (1, {"the topic": "create"})
+            assert len(planned.object["differences"]) == 2
+
+        applied = bank("topics", "apply", "bank", ACCOUNT)
+
+        assert applied.code == 0, applied
+        assert {one["topic"].rpartition(".")[2] for one in applied.object["done"]} == {"schemas", "account"}
+        assert bank("topics", "plan", "bank", ACCOUNT).object["equal"] is True
+        bank.relay(5)
+        assert bank("topics", "plan", "bank", ACCOUNT).code == 0
+
+    def test_settings_are_mended_and_the_rest_is_refused_with_a_reason(self, served: Bank) -> None:
+        odd = {"retention.ms": "1000", "cleanup.policy": "compact", "max.message.bytes": "2000000", "flush.ms": "9000"}
+        served.on_log(lambda log: log.create(TopicSpec(name=served.topic, partitions=3, settings=odd)))
+        planned = served("topics", "plan", "bank", ACCOUNT)
+        assert (planned.code, told(planned)) == (1, {"retention.ms": "mend", "cleanup.policy": "mend"})
+
+        applied = served("topics", "apply", "bank", ACCOUNT)
+
+        assert applied.code == 0, applied
+        described = served("topics", "describe", "bank", ACCOUNT).object["topics"][1]
+        assert described["settings"]["retention.ms"] == "-1"
+        assert described["settings"]["max.message.bytes"] == "2000000"
+
+        async def kept(log: Any) -> None:
+            assert (await log.settings(served.topic))["flush.ms"] == "9000"
+
+        served.on_log(kept)
+
+    def test_the_number_of_partitions_is_never_changed(self, bank: Bank) -> None:
+        bank.relay(5)
+
+        async def made_anew(log: Any) -> None:
+            await log.delete(bank.topic)
+            await log.create(TopicSpec(name=bank.topic, partitions=3))
+
+        bank.on_log(made_anew)
+
+        applied = bank("topics", "apply", "bank", ACCOUNT)
+
+        assert (applied.code, told(applied)) == (1, {"the number of partitions": "refuse"})
+        assert bank("topics", "describe", "bank", ACCOUNT).object["topics"][1]["partitions"][2]["end"] == 1
+
+    def test_a_topic_with_records_and_without_an_identity_is_named(self, served: Bank) -> None:
+        async def bare(log: Any) -> None:
+            await log._cluster.create(served.topic, 2, 1, {})
+            await log.append(served.topic, 0, [foreign(b"not ours")])
+
+        served.on_log(bare)
+
+        found = served("topics", "apply", "bank", ACCOUNT)
+
+        assert found.code == 1
+        assert told(found)["its beginning"] == "refuse"
+        assert "neither genesis nor mark is left in it" in found.said
+        assert served("topics", "describe", "bank", ACCOUNT).code == 1
+
+    def test_describe_shows_life_bounds_and_last_marks(self, bank: Bank) -> None:
+        bank.relay(5, 6)
+
+        found = bank("topics", "describe", "bank", ACCOUNT)
+
+        assert found.code == 0, found
+        schemas, account = found.object["topics"]
+        assert schemas["topic"].endswith("_truecopy.schemas")
+        assert len(account["incarnation"]) == 32
+        counts = {one["partition"]: one["mark"] and one["mark"]["count"] for one in account["partitions"]}
+        assert sum(counts.values()) == 2
+        assert all(len(one["mark"]["digest"]) == 64 for one in account["partitions"])
+        shown = bank.plain("topics", "describe", "bank", ACCOUNT)
+        assert f"incarnation {account['incarnation']}, 2 partitions" in shown
+        assert "last mark: 2 events, epoch 1" in shown
+
+    async def test_a_reader_does_not_make_its_owners_topic_unless_it_is_named(self, truecopy: Any) -> None:
+        found = await truecopy("topics", "apply", "bank", "--json")
+
+        assert found.code == 1
+        [left] = found.object["differences"]
+        assert (left["topic"], left["act"]) == (ACCOUNT, "refuse")
+        assert "truecopy topics apply bank bank.account" in left["remedy"]
