@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 
 from truecopy_bus.record import Outgoing, TopicSpec
+from truecopy_schemas import Compatibility, avro_schema
 from truecopy_services.app import Truecopy
 from truecopy_services.cli import main
 from truecopy_services.loading import load_app
 from truecopy_services.service import Service
 
 ACCOUNT = "bank.account"
-UNREACHABLE_S = 20.0
-"""Far above TRUECOPY_TIMEOUT_S of these tests, far below a test's time limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,3 +315,136 @@ class TestTopics:
         [left] = found.object["differences"]
         assert (left["topic"], left["act"]) == (ACCOUNT, "refuse")
         assert "truecopy topics apply bank bank.account" in left["remedy"]
+
+
+SUBJECT = f"{ACCOUNT}-bank.account.Deposited"
+
+
+CURRENCY = {"name": "currency", "type": "string"}
+
+
+def register(bank: Bank, *fields: Any) -> None:
+    """Claim an id for a Deposited of these fields, whatever was before."""
+
+    async def work(service: Service) -> None:
+        await service.registry.ensure()
+        schema = avro_schema(bank.deposited)
+        await service.registry.register(
+            {**schema, "fields": [*schema["fields"][:2], *fields]}, compatibility=Compatibility.NONE
+        )
+
+    bank.do(work)
+
+
+class TestSchema:
+    def test_list_and_show(self, bank: Bank) -> None:
+        bank.relay(5)
+        register(bank, {"name": "amount", "type": "long"}, CURRENCY | {"default": "EUR"})
+
+        found = bank("schema", "list", "bank")
+
+        [mine] = [one for one in found.object["subjects"] if one["subject"] == SUBJECT]
+        assert mine["compatibility"] == "BACKWARD_TRANSITIVE"
+        assert [(one["version"], one["id"]) for one in mine["versions"]] == [(1, 16), (2, 17)]
+        shown = {name: bank("schema", "show", "bank", name).object for name in (SUBJECT, "17", "Deposited@2")}
+        assert len({json.dumps(one) for one in shown.values()}) == 1
+        assert shown["17"]["schema"]["fields"][-1] == {"name": "currency", "type": "string", "default": "EUR"}
+        assert shown["17"]["fingerprint"] == mine["versions"][1]["fingerprint"]
+        assert bank("schema", "show", "bank", "Deposited@1").object["id"] == 16
+
+    def test_diff_names_fields_and_judges_both_directions(self, bank: Bank) -> None:
+        bank.relay(5)
+        register(bank, {"name": "amount", "type": "string"}, CURRENCY)
+
+        found = bank("schema", "diff", "bank", "Deposited@1", "Deposited@2")
+
+        assert found.code == 0, found
+        assert [(one["path"], one["what"]) for one in found.object["changes"]] == [("amount", "type"), ("currency", "added")]
+        assert [one["path"] for one in found.object["backward"]["clashes"]] == ["amount", "currency"]
+        assert [one["path"] for one in found.object["forward"]["clashes"]] == ["amount"]
+        assert "BACKWARD: id 17 can't read the events of id 16" in bank.plain("schema", "diff", "bank", "16", "17")
+        assert bank("schema", "diff", "bank", "16", "16").object["equal"] is True
+
+    def test_check_is_for_a_pipeline(self, bank: Bank) -> None:
+        nothing = bank("schema", "check", "bank", ACCOUNT)
+        assert (nothing.code, nothing.object["kind"]) == (3, "TopicMissingError")
+        bank("topics", "apply", "bank", ACCOUNT)
+        for standing in ("new", "new"):  # it claims nothing
+            found = bank("schema", "check", "bank", ACCOUNT)
+            assert found.code == 0, found
+            assert [one["standing"] for one in found.object["events"]] == [standing]
+        bank.relay(5)
+        assert bank("schema", "check", "bank", ACCOUNT).object["events"][0]["id"] == 16
+
+    def test_check_names_each_incompatibility(self, bank: Bank) -> None:
+        register(bank, {"name": "amount", "type": "string"}, CURRENCY)
+
+        found = bank("schema", "check", "bank", ACCOUNT)
+
+        assert found.code == 1, found
+        [event] = found.object["events"]
+        assert event["standing"] == "incompatible"
+        assert [one["path"] for one in event["clashes"]] == ["amount"]
+        assert "INCOMPATIBLE under BACKWARD_TRANSITIVE" in bank.plain("schema", "check", "bank", ACCOUNT)
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["show", "bank", "99"], "no schema has id 99"),
+            (["show", "bank", "Withdrawn"], "there is no subject 'Withdrawn'"),
+            (["show", "bank", "Deposited@2"], "it has 1 to 1"),
+            (["show", "bank"], "takes an app and one ID"),
+            (["diff", "bank", "16"], "takes an app and two"),
+            (["list", "bank", "16"], "takes an app and no name"),
+            (["check", "bank", "shop.nothing"], "no entity 'shop.nothing'"),
+            (["frob", "bank"], "invalid choice"),
+        ],
+    )
+    def test_wrong_names_are_usage(self, embedded: Bank, words: list[str], said: str) -> None:
+        embedded.relay(5)
+
+        found = embedded("schema", *words)
+
+        assert (found.code, found.object["kind"]) == (2, "UsageError"), found
+        assert said in found.object["error"]
+
+    def test_the_app_may_come_from_the_environment(self, embedded: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+        embedded.relay(5)
+        monkeypatch.setenv("TRUECOPY_APP", "bank:app")
+
+        assert embedded("schema", "show", "16").object["id"] == 16
+        assert embedded("schema", "diff", "16", "16").object["equal"] is True
+
+
+class TestWrongInput:
+    @pytest.mark.parametrize(
+        "words",
+        [["tail", "bank", "shop.nothing"], ["tail", "bank", "--from", "soon"], ["topics", "plan", "bank", "shop.nothing"]],
+    )
+    def test_is_usage(self, embedded: Bank, words: list[str]) -> None:
+        found = embedded(*words)
+
+        assert (found.code, found.object["kind"]) == (2, "UsageError"), found
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["tail", "bank", ACCOUNT],
+            ["topics", "plan", "bank", ACCOUNT],
+            ["topics", "apply", "bank", ACCOUNT],
+            ["topics", "describe", "bank", ACCOUNT],
+            ["schema", "list", "bank"],
+            ["schema", "check", "bank", ACCOUNT],
+        ],
+        ids=lambda words: " ".join(words[:2]),
+    )
+    def test_a_log_that_is_away_is_exit_code_3_in_bounded_time(
+        self, embedded: Bank, monkeypatch: pytest.MonkeyPatch, words: list[str]
+    ) -> None:
+        monkeypatch.setenv("TRUECOPY_LOG", "kafka://127.0.0.1:1")
+        monkeypatch.setenv("TRUECOPY_TIMEOUT_S", "0.5")
+
+        found = embedded(*words)
+
+        assert (found.code, found.object["exit"]) == (3, 3), found
+        assert "Traceback" not in found.said

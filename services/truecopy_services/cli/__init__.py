@@ -19,6 +19,7 @@ from truecopy_services.cli.get import GET
 from truecopy_services.cli.publish import PUBLISH
 from truecopy_services.cli.repair import REPAIR
 from truecopy_services.cli.run import RUN
+from truecopy_services.cli.schema import SCHEMA
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.status import STATUS
 from truecopy_services.cli.tail import TAIL
@@ -27,7 +28,7 @@ from truecopy_services.errors import DeclarationError, UsageError
 
 __all__ = ["VERBS", "main"]
 
-VERBS = (DEV, RUN, PUBLISH, GET, STATUS, TAIL, CHECK, REPAIR, TOPICS, DEMO)
+VERBS = (DEV, RUN, PUBLISH, GET, STATUS, TAIL, CHECK, REPAIR, TOPICS, SCHEMA, DEMO)
 
 EXITS: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
     ((UnavailableError, TopicMissingError, NotReachedError, UnknownProjectionError), Exit.UNREACHABLE),
