@@ -64,23 +64,22 @@ def _kafka(settings: Settings, address: str) -> Log:
         raise SettingError(setting="TRUECOPY_LOG", seen=str(fault), remedy="correct the address") from None
 
 
-async def open_store_database(settings: Settings, service: str) -> Database:
-    """The owner's database. Raises SettingError."""
-    return await _database("TRUECOPY_STORE", settings.store_of(service), settings)
+async def open_store_database(settings: Settings, service: str, *, make: bool = True) -> Database:
+    """The owner's database; `make` the folder of its file if it is missing. Raises SettingError."""
+    return await _database("TRUECOPY_STORE", settings.store_of(service), settings, make=make)
 
 
-async def open_replica(settings: Settings, service: str) -> tuple[Replica, Database | None]:
+async def open_replica(settings: Settings, service: str, *, make: bool = True) -> tuple[Replica, Database | None]:
     """The replica, and the database that it is in, None for one in memory. Raises SettingError."""
     address = settings.replica_of(service)
     if address == MEMORY:
         return MemoryReplica(), None
-    database = await _database("TRUECOPY_REPLICA", address, settings)
+    database = await _database("TRUECOPY_REPLICA", address, settings, make=make)
     return SqlReplica(database, service=settings.topic_prefix + service), database
 
 
-async def _database(setting: str, address: str, settings: Settings) -> Database:
-    if address.startswith("sqlite:") and address != "sqlite::memory:":
-        path = Path(address.removeprefix("sqlite:").removeprefix("//"))
+async def _database(setting: str, address: str, settings: Settings, *, make: bool) -> Database:
+    if make and (path := file_of(address)) is not None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as fault:

@@ -20,7 +20,15 @@ from truecopy_services.opening import shown
 from truecopy_services.service import Service
 from truecopy_services.working import answering_within
 
-__all__ = ["EntityStatus", "PartitionStatus", "ProjectionStatus", "ServiceStatus", "status"]
+__all__ = [
+    "EntityStatus",
+    "PartitionStatus",
+    "ProjectionStatus",
+    "ServiceStatus",
+    "entities_of",
+    "holders_of",
+    "status",
+]
 
 _Holders = Mapping[int, str | None] | None
 
@@ -93,7 +101,7 @@ async def status(service: Service, *, log_name: str) -> ServiceStatus:
             await service.store.open()
             async with service.store.database.snapshot() as read:
                 halted = await halts(read)
-            entities = await _entities(service, halted)
+            entities = await entities_of(service, halted)
             refused = {about: why for about, why in halted.items() if about not in {one.entity for one in entities}}
     except UnavailableError as fault:
         away[str(fault)] = None
@@ -108,11 +116,12 @@ async def status(service: Service, *, log_name: str) -> ServiceStatus:
     )
 
 
-async def _entities(service: Service, halted: Mapping[str, str]) -> tuple[EntityStatus, ...]:
+async def entities_of(service: Service, halted: Mapping[str, str]) -> tuple[EntityStatus, ...]:
+    """The entities of the service's store, which is open. `halted` is what its relays say: see relay_halts."""
     found = []
     for entity, partitions in sorted((await service.store.entities()).items()):
         pending = await service.store.pending(entity)
-        holders = await _holders(service.store.database, scope_of(entity)) or {}
+        holders = await holders_of(service.store.database, scope_of(entity)) or {}
         found.append(
             EntityStatus(
                 entity=entity,
@@ -144,7 +153,7 @@ async def _projection(service: Service, projection: Projection[Any], away: dict[
             async with service.replica_adapter.snapshot() as snapshot:
                 states = await snapshot.states(projection.id)
             if states and service.replica_database is not None:
-                holders = await _holders(service.replica_database, projection.id)
+                holders = await holders_of(service.replica_database, projection.id)
     except UnavailableError as fault:
         away[str(fault)] = None
         unknown.append(f"what the replica holds: {fault}")
@@ -180,7 +189,7 @@ def _partition(p: int, topic: TopicState | None, state: PartitionState | None, h
     )
 
 
-async def _holders(database: Database, scope: str) -> _Holders:
+async def holders_of(database: Database, scope: str) -> _Holders:
     """Who holds each partition of a lease scope; None for one that is free."""
     async with database.snapshot() as read:
         rows = await read.fetch(

@@ -6,10 +6,13 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import apsw
 import pytest
 
 from truecopy_bus.record import Outgoing, TopicSpec
@@ -435,6 +438,8 @@ class TestWrongInput:
             ["topics", "describe", "bank", ACCOUNT],
             ["schema", "list", "bank"],
             ["schema", "check", "bank", ACCOUNT],
+            ["doctor", "bank"],
+            ["doctor"],
         ],
         ids=lambda words: " ".join(words[:2]),
     )
@@ -446,5 +451,108 @@ class TestWrongInput:
 
         found = embedded(*words)
 
-        assert (found.code, found.object["exit"]) == (3, 3), found
+        assert found.code == 3, found
         assert "Traceback" not in found.said
+        assert "kafka://127.0.0.1:1" in found.said
+
+
+def checks(found: Told, level: str) -> dict[str, str]:
+    """What was seen of the checks of a level that are about this app's own topic, or about no topic."""
+    others = [one for one in found.object["checks"] if one["check"].startswith("topic ") and not one["check"].endswith(ACCOUNT)]
+    return {one["check"]: one["seen"] for one in found.object["checks"] if one["level"] == level and one not in others}
+
+
+class TestDoctor:
+    def test_before_the_first_start_nothing_is_made(self, embedded: Bank, here: Path) -> None:
+        found = embedded("doctor", "bank")
+
+        assert found.code == 0, found
+        assert checks(found, "failed") == {}
+        assert sorted(path.name for path in here.iterdir() if path.name != "__pycache__") == ["bank.py"]
+
+    def test_after_a_run_all_is_well_but_that_nobody_works(self, bank: Bank) -> None:
+        bank.run(5, 6)
+        bank.relay()
+
+        found = bank("doctor", "bank")
+
+        assert found.code == 0, found
+        assert checks(found, "warning") == {
+            f"relays of {ACCOUNT}": "nobody holds partition 0, 1 of 2",
+            "workers of balance@1": "nobody holds partition 0, 1 of 2",
+        }
+        good = checks(found, "ok")
+        assert good[f"outbox of {ACCOUNT}"] == "0 events wait"
+        assert good[f"topic {bank.topic}"] == "as needed"
+        assert good["declaration of balance@1"] == "as the replica holds it"
+        assert good["partitions of balance@1"] == "2 flow"
+        assert f"marks of {bank.topic}" in good
+
+    def test_servers_are_looked_at_and_their_passwords_are_not_shown(
+        self, served: Bank, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+    ) -> None:
+        monkeypatch.setenv("TRUECOPY_KAFKA_PASSWORD", "hidden")
+        monkeypatch.setenv("TRUECOPY_STORE", postgres_url + "?application_name=hidden")
+
+        found = served("doctor", "bank")
+
+        good = checks(found, "ok")
+        assert good["broker 1"].startswith("Kafka 3.6 or later")
+        assert good["rights in the store"].endswith(": can be written")
+        assert "this machine's" in good["clock of the replica"]
+        assert good["TRUECOPY_NAMESPACE"].endswith("(the environment)")
+        assert good["TRUECOPY_LEASE_S"] == "1.5 (the environment)"
+        assert good["TRUECOPY_DURABLE"] == "True (default)"
+        assert "hidden" not in found.said
+        password = urlsplit(postgres_url).password
+        assert not password or f":{password}@" not in found.said
+        assert checks(found, "warning")[f"topic {served.topic}"].startswith("the topic is missing")
+
+    def test_parked_keys_halts_and_other_declarations(self, embedded: Bank, here: Path) -> None:
+        embedded.run(5)
+        with closing(apsw.Connection(str(here / ".truecopy/bank.replica.db"))) as connection:
+            connection.execute("UPDATE truecopy_partitions SET parked = 3, halted = 'by hand' WHERE part = 1")
+
+        found = embedded("doctor", "bank")
+
+        assert found.code == 1, found
+        assert checks(found, "failed") == {"partitions of balance@1": "partition 1 is halted: by hand"}
+        assert checks(found, "warning")["parked keys of balance@1"] == "3"
+
+        with closing(apsw.Connection(str(here / ".truecopy/bank.replica.db"))) as connection:
+            connection.execute(
+                "UPDATE truecopy_meta SET value = replace(value, 'amount', 'sum') WHERE name LIKE 'projection:%'"
+            )
+        found = embedded("doctor", "bank")
+        assert found.code == 1, found
+        assert "column 'sum' was" in checks(found, "failed")["declaration of balance@1"]
+
+        with closing(apsw.Connection(str(here / ".truecopy/bank.replica.db"))) as connection:
+            connection.execute("UPDATE truecopy_meta SET value = '99' WHERE name = 'format'")
+        assert "format 99 was seen" in checks(embedded("doctor", "bank"), "failed")["declaration of balance@1"]
+
+    @pytest.mark.parametrize("name", ["STORE", "REPLICA"])
+    def test_a_database_that_is_away_hides_nothing_else(
+        self, embedded: Bank, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        embedded.run(5)
+        monkeypatch.setenv(f"TRUECOPY_{name}", "postgresql://u:hidden@127.0.0.1:1/x")
+
+        found = embedded("doctor", "bank")
+
+        assert found.code == 3, found
+        assert list(checks(found, "failed")) == [f"{name.lower()} postgresql://127.0.0.1:1/x"]
+        assert checks(found, "ok")["log sqlite:.truecopy/log.db"] == "answers"
+        assert "hidden" not in found.said
+
+    def test_bad_and_misspelt_settings_are_named(self, embedded: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TRUECOPY_REPLCIA", "postgresql://u:hidden@h/x")
+        found = embedded("doctor", "bank")
+        assert found.code == 0, found
+        assert checks(found, "warning")["TRUECOPY_REPLCIA"] == "no setting of that name"
+
+        monkeypatch.setenv("TRUECOPY_LEASE_S", "soon")
+        found = embedded("doctor", "bank")
+        assert found.code == 1, found
+        assert "TRUECOPY_LEASE_S" in checks(found, "failed")["settings"]
+        assert "hidden" not in found.said

@@ -15,6 +15,7 @@ from truecopy_schemas.errors import InvalidEventError, InvalidSchemaError, Truec
 from truecopy_services.cli.check import CHECK
 from truecopy_services.cli.demo import DEMO
 from truecopy_services.cli.dev import DEV
+from truecopy_services.cli.doctor import DOCTOR
 from truecopy_services.cli.get import GET
 from truecopy_services.cli.publish import PUBLISH
 from truecopy_services.cli.repair import REPAIR
@@ -28,7 +29,7 @@ from truecopy_services.errors import DeclarationError, UsageError
 
 __all__ = ["VERBS", "main"]
 
-VERBS = (DEV, RUN, PUBLISH, GET, STATUS, TAIL, CHECK, REPAIR, TOPICS, SCHEMA, DEMO)
+VERBS = (DEV, RUN, PUBLISH, GET, STATUS, TAIL, CHECK, REPAIR, TOPICS, SCHEMA, DOCTOR, DEMO)
 
 EXITS: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
     ((UnavailableError, TopicMissingError, NotReachedError, UnknownProjectionError), Exit.UNREACHABLE),
