@@ -4,8 +4,10 @@ import asyncio
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,13 @@ from urllib.parse import urlsplit
 import apsw
 import pytest
 
-from truecopy_bus.record import Outgoing, TopicSpec
+from truecopy_bus.errors import LogUnavailableError
+from truecopy_bus.record import Outgoing, Record, TopicSpec
 from truecopy_schemas import Compatibility, avro_schema
 from truecopy_services.app import Truecopy
 from truecopy_services.cli import main
 from truecopy_services.loading import load_app
+from truecopy_services.opening import open_log
 from truecopy_services.service import Service
 
 ACCOUNT = "bank.account"
@@ -208,24 +212,78 @@ class TestTail:
         assert (found.code, found.object["kind"]) == (3, "TopicMissingError")
         assert bank("tail", "bank", ACCOUNT).code == 3
 
-    async def test_follows_until_a_signal(self, truecopy: Any, running: Any) -> None:
-        await running()
-        published = await truecopy("publish", "bank", "Deposited", "a1", '{"amount": 1}', "--json")
-        await truecopy("get", "bank", "balance", "a1", "--at-least", published.object["token"])
-        tail = await truecopy.start("tail", "bank", "--json", "--from", "beginning")
-        assert tail.stdout is not None
-        async with asyncio.timeout(30):
-            first = json.loads(await tail.stdout.readline())
-            await truecopy("publish", "bank", "Deposited", "a1", '{"amount": 2}')
-            second = json.loads(await tail.stdout.readline())
+    def test_follows_until_a_signal(self, embedded: Bank) -> None:
+        embedded.relay(1)
+        words = [sys.executable, "-m", "truecopy_services", "tail", "bank", "--json", "--from", "beginning"]
+        tails = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+        try:
+            first = [json.loads(tail.stdout.readline()) for tail in tails if tail.stdout]
+            embedded.relay(2)
+            second = [json.loads(tail.stdout.readline()) for tail in tails if tail.stdout]
+            for tail, number in zip(tails, (signal.SIGINT, signal.SIGTERM), strict=True):
+                tail.send_signal(number)
+            ended = [tail.communicate() for tail in tails]
+        finally:
+            for tail in tails:
+                tail.kill()
 
-        tail.send_signal(signal.SIGINT)
-        out, err = await tail.communicate()
+        assert [one["data"] for one in (*first, *second)] == [{"amount": 1}] * 2 + [{"amount": 2}] * 2
+        assert [tail.returncode for tail in tails] == [0, 0], ended
+        assert [json.loads(out.splitlines()[-1])["shown"] for out, _ in ended] == [2, 2]
+        assert not any(b"Traceback" in err for _, err in ended)
 
-        assert (first["data"], second["data"]) == ({"amount": 1}, {"amount": 2})
-        assert tail.returncode == 0, err
-        assert json.loads(out.splitlines()[-1])["shown"] == 2
-        assert b"Traceback" not in err
+    def test_what_goes_away_meanwhile_is_waited_for(self, embedded: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+        embedded.relay(1, 2, 3)
+        monkeypatch.setattr("truecopy_services.app.open_log", lambda settings: _Faltering(open_log(settings)))
+
+        followed = embedded("tail", "bank", ACCOUNT, "--from", "beginning", "--limit", "3")
+        once = embedded("tail", "bank", ACCOUNT, "--no-follow")
+
+        assert (followed.code, [row["version"] for row in followed.rows]) == (0, [1, 2, 3])
+        assert (once.code, once.object["kind"]) == (3, "LogUnavailableError")
+
+    def test_a_topic_that_was_made_anew_meanwhile_ends_it(self, embedded: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+        embedded.relay(1, 2, 3)
+        monkeypatch.setattr(
+            "truecopy_services.app.open_log", lambda settings: _Faltering(open_log(settings), made_anew=embedded.topic)
+        )
+
+        found = embedded("tail", "bank", ACCOUNT, "--from", "beginning")
+
+        assert (found.code, found.object["kind"]) == (1, "IncarnationError")
+
+
+class _Faltering:
+    """A log each of whose readers is away once, before its first record; `made_anew` names a topic that comes back another."""
+
+    def __init__(self, log: Any, made_anew: str = "") -> None:
+        self._log, self._made_anew = log, made_anew
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def reader(self, topic: str) -> Any:
+        reader = self._log.reader(topic)
+        return _FalteringReader(reader, self._log, self._made_anew) if topic.endswith(ACCOUNT) else reader
+
+
+class _FalteringReader:
+    def __init__(self, reader: Any, log: Any, made_anew: str) -> None:
+        self._reader, self._log, self._made_anew = reader, log, made_anew
+        self._away = True
+
+    async def read(self, positions: Mapping[int, int], *, records_max: int, wait_s: float) -> Sequence[Record]:
+        if self._away:
+            self._away = False
+            if self._made_anew:
+                await self._log.delete(self._made_anew)
+                await self._log.create(TopicSpec(name=self._made_anew, partitions=2))
+            raise LogUnavailableError(log="faltering", seen="nobody answers")
+        read: Sequence[Record] = await self._reader.read(positions, records_max=records_max, wait_s=wait_s)
+        return read
+
+    async def close(self) -> None:
+        await self._reader.close()
 
 
 def told(found: Told) -> dict[str, str]:
@@ -245,7 +303,7 @@ class TestTopics:
 
         assert applied.code == 0, applied
         assert {one["topic"].rpartition(".")[2] for one in applied.object["done"]} == {"schemas", "account"}
-        assert bank("topics", "plan", "bank", ACCOUNT).object["equal"] is True
+        assert bank("topics", "plan", "bank", ACCOUNT).object["as_needed"] is True
         bank.relay(5)
         assert bank("topics", "plan", "bank", ACCOUNT).code == 0
 
@@ -311,12 +369,11 @@ class TestTopics:
         assert f"incarnation {account['incarnation']}, 2 partitions" in shown
         assert "last mark: 2 events, epoch 1" in shown
 
-    async def test_a_reader_does_not_make_its_owners_topic_unless_it_is_named(self, truecopy: Any) -> None:
-        found = await truecopy("topics", "apply", "bank", "--json")
+    def test_a_reader_does_not_make_its_owners_topic_unless_it_is_named(self, embedded: Bank) -> None:
+        found = embedded("topics", "apply", "bank")
 
-        assert found.code == 1
-        [left] = found.object["differences"]
-        assert (left["topic"], left["act"]) == (ACCOUNT, "refuse")
+        assert (found.code, told(found)) == (1, {"the topic": "refuse"})
+        [left] = [one for one in found.object["differences"] if one["topic"] == ACCOUNT]
         assert "truecopy topics apply bank bank.account" in left["remedy"]
 
 
@@ -366,7 +423,7 @@ class TestSchema:
         assert [one["path"] for one in found.object["backward"]["clashes"]] == ["amount", "currency"]
         assert [one["path"] for one in found.object["forward"]["clashes"]] == ["amount"]
         assert "BACKWARD: id 17 can't read the events of id 16" in bank.plain("schema", "diff", "bank", "16", "17")
-        assert bank("schema", "diff", "bank", "16", "16").object["equal"] is True
+        assert bank("schema", "diff", "bank", "16", "16").object["same"] is True
 
     def test_check_is_for_a_pipeline(self, bank: Bank) -> None:
         nothing = bank("schema", "check", "bank", ACCOUNT)
@@ -416,7 +473,7 @@ class TestSchema:
         monkeypatch.setenv("TRUECOPY_APP", "bank:app")
 
         assert embedded("schema", "show", "16").object["id"] == 16
-        assert embedded("schema", "diff", "16", "16").object["equal"] is True
+        assert embedded("schema", "diff", "16", "16").object["same"] is True
 
 
 class TestWrongInput:

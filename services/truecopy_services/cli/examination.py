@@ -25,11 +25,10 @@ from truecopy_projections.state import PartitionState
 from truecopy_schemas.control import Mark
 from truecopy_schemas.errors import TruecopyError
 from truecopy_services.app import Truecopy
-from truecopy_services.cli.topics import needed, seen
+from truecopy_services.cli.topics import needed, published, seen
 from truecopy_services.config import MEMORY
 from truecopy_services.opening import file_of, shown
 from truecopy_services.operating import findings
-from truecopy_services.operating.entities import published
 from truecopy_services.operating.findings import Finding, failed, warning, well
 from truecopy_services.operating.topic_care import differences
 from truecopy_services.service import Service
@@ -68,12 +67,15 @@ class Examination:
             self.found.append(well("app", "none was named, so its topics, store and replica are not looked at"))
         return self.found
 
-    async def _ask(self, what: str, asking: Awaitable[T]) -> T | None:
-        """The answer; None after a finding that says why there is none."""
+    async def _ask(self, what: str, asking: Awaitable[T], *, may_refuse: bool = False) -> T | None:
+        """The answer; None after a finding that says why there is none. `may_refuse`: nothing but a look depends on it."""
         try:
             async with answering_within(self._service.settings.timeout_s, what):
                 return await asking
         except UnavailableError as fault:
+            if may_refuse:
+                self.found.append(warning(what, str(fault), "allow this user to ask, or look there by hand"))
+                return None
             self.found.append(failed(what, str(fault), _AWAY, away=True))
         except TruecopyError as fault:
             self.found.append(failed(what, str(fault), "do what it says"))
@@ -108,7 +110,8 @@ class Examination:
             return False
         self.found.append(well(f"log {shown(address)}", "answers" if there else f"answers, and has no topic {topic} yet"))
         if isinstance(log := service.log, Upkeep):
-            for node, settings in sorted((await self._ask("settings of the brokers", log.brokers()) or {}).items()):
+            brokers = await self._ask("settings of the brokers", log.brokers(), may_refuse=True)
+            for node, settings in sorted((brokers or {}).items()):
                 self.found.append(findings.broker(node, settings))
             self.found.append(well("clock of the brokers", "not told by any request that only reads; see the marks"))
         return True

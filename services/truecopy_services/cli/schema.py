@@ -103,12 +103,12 @@ def _diff(old: Registered, new: Registered, screen: Screen) -> Exit:
         _say(screen, f"{mode}: id {reader.id} {verdict} the events of id {writer.id}")
         for clash in clashes:
             _say(screen, f"  {clash.path or 'the event'}: {clash.reason}; {clash.remedy}")
-    equal = old.fingerprint == new.fingerprint
-    if equal:
-        _say(screen, "they are equal")
+    same = old.fingerprint == new.fingerprint
+    if same:
+        _say(screen, "they are the same")
     screen.finish(
         {
-            "equal": equal,
+            "same": same,
             "old": {"subject": old.subject, **_registered(old)},
             "new": {"subject": new.subject, **_registered(new)},
             "changes": [{"path": one.path, "what": one.what, "old": one.old, "new": one.new} for one in found],

@@ -49,19 +49,17 @@ async def _tail(arguments: Namespace, screen: Screen) -> Exit:
     entities = named_among(declared_entities(app), arguments.entity)
     begin = beginning(arguments.begin or ("beginning" if arguments.no_follow else "end"))
     stop = asyncio.Event()
-    async with app.open(store=False) as service:
-        topics = await _topics(service, entities, named=bool(arguments.entity), screen=screen)
-        async with answering_within(service.settings.timeout_s, "the registry of schemas on the log"):
-            with suppress(TopicMissingError):  # then nothing that was claimed can be missing
-                await service.registry.refresh()
-        wanted = Wanted(key=arguments.key, type=arguments.type, control=arguments.control)
-        shown = _Shown(screen, wanted, arguments.limit, stop)
-        if arguments.limit == 0:
-            stop.set()
-        tails = [_Tail(service, topic, shown) for topic in topics]
-        for one in tails:
-            await one.begin(begin)
-        with stopped_by_signals(stop, say=lambda _: None):
+    with stopped_by_signals(stop, say=lambda _: None):
+        async with app.open(store=False) as service:
+            topics = await _topics(service, entities, named=bool(arguments.entity), screen=screen)
+            async with answering_within(service.settings.timeout_s, "the registry of schemas on the log"):
+                with suppress(TopicMissingError):  # then nobody has claimed an id
+                    await service.registry.refresh()
+            wanted = Wanted(key=arguments.key, type=arguments.type, control=arguments.control)
+            shown = _Shown(screen, wanted, arguments.limit, stop)
+            tails = [_Tail(service, topic, shown) for topic in topics]
+            for one in tails:
+                await one.begin(begin)
             await _until(stop, [one.run(follow=not arguments.no_follow) for one in tails])
     screen.finish(
         {
@@ -119,6 +117,8 @@ class _Shown:
     def __init__(self, screen: Screen, wanted: Wanted, limit: int | None, stop: asyncio.Event) -> None:
         self._screen, self._wanted, self._limit, self._stop = screen, wanted, limit, stop
         self.read = self.shown = self.unreadable = 0
+        if limit == 0:
+            stop.set()
 
     def show(self, lines: Lines, record: Record) -> bool:
         """Whether more may be shown."""

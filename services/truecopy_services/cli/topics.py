@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from truecopy_bus.errors import TopicMismatchError, TopicMissingError
+from truecopy_bus.errors import TableAlteredError, TopicMismatchError, TopicMissingError
 from truecopy_bus.record import TopicSpec
 from truecopy_bus.registry import SCHEMAS_TOPIC, schemas_spec
 from truecopy_bus.relay_tail import last_marks
@@ -16,12 +16,13 @@ from truecopy_schemas.control import Mark
 from truecopy_services.app import Truecopy
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import APP_VARIABLE, Verb, app_argument, app_of
-from truecopy_services.operating.entities import Owned, declared_entities, named_among, published
+from truecopy_services.opening import file_of
+from truecopy_services.operating.entities import Owned, declared_entities, named_among
 from truecopy_services.operating.topic_care import Act, Difference, Need, Seen, differences
 from truecopy_services.service import Service
 from truecopy_services.working import answering_within
 
-__all__ = ["TOPICS", "needed", "seen"]
+__all__ = ["TOPICS", "needed", "published", "seen"]
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -51,7 +52,7 @@ async def _topics(arguments: Namespace, screen: Screen) -> Exit:
         screen.say(f"{len(needs)} topics are as {app.service} needs them")
     screen.finish(
         {
-            "equal": not found,
+            "as_needed": not found,
             "topics": [need.spec.name for need in needs],
             "differences": [_as_json(one) for one in found],
             **({"done": [_as_json(one) for one in done]} if arguments.what == "apply" else {}),
@@ -77,6 +78,21 @@ async def needed(app: Truecopy, service: Service, names: Sequence[str] = ()) -> 
     if isinstance(log := service.log, Upkeep):
         return [Need(spec=log.completed(n.spec), ours=n.ours, partitions_known=n.partitions_known) for n in needs]
     return needs
+
+
+async def published(service: Service) -> Mapping[str, int]:
+    """The entities that the service's store has events of, and their numbers of partitions; none where there is no store yet.
+
+    Makes nothing. Raises UnavailableError.
+    """
+    file = file_of(service.settings.store_of(service.name))
+    if file is not None and not file.exists():
+        return {}
+    try:
+        async with answering_within(service.settings.timeout_s, f"store {service.store.database.name}"):
+            return await service.store.entities()
+    except TableAlteredError:
+        return {}  # a database in which no owner has been at work
 
 
 async def seen(service: Service, topic: str) -> Seen:

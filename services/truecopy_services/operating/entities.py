@@ -1,18 +1,14 @@
 """Which entities an app has to do with, and which of them are its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from truecopy_bus.errors import TableAlteredError
 from truecopy_schemas.event import Event
 from truecopy_services.app import Truecopy
 from truecopy_services.errors import UsageError
 from truecopy_services.loading import event_types
-from truecopy_services.opening import file_of
-from truecopy_services.service import Service
-from truecopy_services.working import answering_within
 
-__all__ = ["Owned", "declared_entities", "declared_events", "named_among", "published"]
+__all__ = ["Owned", "declared_entities", "declared_events", "named_among"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,18 +46,3 @@ def named_among(known: Sequence[str], names: Sequence[str]) -> list[str]:
         if name not in known:
             raise UsageError(f"the app has no entity {name!r}; it has {', '.join(known) or 'none'}")
     return list(dict.fromkeys(names)) or list(known)
-
-
-async def published(service: Service) -> Mapping[str, int]:
-    """The entities that the service's store has events of, and their numbers of partitions; none where there is no store yet.
-
-    Makes nothing. Raises UnavailableError.
-    """
-    file = file_of(service.settings.store_of(service.name))
-    if file is not None and not file.exists():
-        return {}
-    try:
-        async with answering_within(service.settings.timeout_s, f"store {service.store.database.name}"):
-            return await service.store.entities()
-    except TableAlteredError:
-        return {}  # a database in which no owner has been at work
