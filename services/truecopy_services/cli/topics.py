@@ -145,7 +145,8 @@ async def _describe(service: Service, needs: Sequence[Need], screen: Screen) -> 
         screen.say(f"{topic['topic']}: {_life(topic)}")
         for partition in topic["partitions"]:
             mark = partition["mark"]
-            told = _mark(mark) if mark else "no mark among the last records"
+            none = "the schemas have no marks" if topic["topic"].endswith(SCHEMAS_TOPIC) else "no mark among the last records"
+            told = _mark(mark) if mark else none
             screen.say(f"  [{partition['partition']}] offsets {partition['start']} to {partition['end']}; {told}")
         for name, value in topic["settings"].items():
             screen.say(f"  {name}={value}")
