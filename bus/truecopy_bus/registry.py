@@ -20,11 +20,16 @@ from truecopy_schemas.control import CONTROL_KEY
 from truecopy_schemas.errors import UnknownSchemaError
 from truecopy_schemas.registry import Registered, RegistryState
 
-__all__ = ["SCHEMAS_TOPIC", "Registry", "SettingsKept"]
+__all__ = ["SCHEMAS_TOPIC", "Registry", "SettingsKept", "schemas_spec"]
 
 SCHEMAS_TOPIC = "_truecopy.schemas"
 """The topic's name, which a namespace may precede."""
 _SETTINGS = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+
+
+def schemas_spec(topic: str) -> TopicSpec:
+    """What the topic of the schemas is made with."""
+    return TopicSpec(name=topic, partitions=1, settings=_SETTINGS)
 
 
 @runtime_checkable
@@ -56,7 +61,7 @@ class Registry:
 
         Raises TopicMismatchError for a topic that may forget, LogUnavailableError, and what `refresh` raises.
         """
-        await self._log.create(TopicSpec(name=self._topic, partitions=1, settings=_SETTINGS))
+        await self._log.create(schemas_spec(self._topic))
         if isinstance(self._log, SettingsKept):
             kept = await self._log.settings(self._topic)
             for name, value in _SETTINGS.items():

@@ -12,30 +12,35 @@ from truecopy_bus.log import Log
 from truecopy_schemas.control import Mark
 from truecopy_schemas.errors import ForeignRecordError, UndecodableError
 
-__all__ = ["stated"]
+__all__ = ["last_marks", "stated"]
 
 
 async def stated(log: Log, topic: str, part: int, bounds: tuple[int, int]) -> int:
     """The highest count that a mark among the last records states; 0 if none is near. Raises like Reader.read."""
+    return max((mark.count for mark in await last_marks(log, topic, part, bounds)), default=0)
+
+
+async def last_marks(log: Log, topic: str, part: int, bounds: tuple[int, int]) -> list[Mark]:
+    """The marks among the last records of a partition, in their order; none if none is near. Raises like Reader.read."""
     start, end = bounds
     for records_max in (TAIL_RECORDS_FIRST, TAIL_RECORDS_MAX):
         first = max(start, end - records_max)
-        counts = await _counts(log, topic, part, first, end)
-        if counts or first == start:
-            return max(counts, default=0)
-    return 0
+        found = await _marks(log, topic, part, first, end)
+        if found or first == start:
+            return found
+    return []
 
 
-async def _counts(log: Log, topic: str, part: int, first: int, end: int) -> list[int]:
-    counts: list[int] = []
+async def _marks(log: Log, topic: str, part: int, first: int, end: int) -> list[Mark]:
+    found: list[Mark] = []
     reader = log.reader(topic)
     try:
         while first < end and (records := await reader.read({part: first}, records_max=READ_RECORDS_MAX, wait_s=READ_WAIT_S)):
             for record in records:
                 with suppress(ForeignRecordError, UndecodableError):
                     if isinstance(said := control_of(record), Mark):
-                        counts.append(said.count)
+                        found.append(said)
             first = records[-1].offset + 1
     finally:
         await reader.close()
-    return counts
+    return found

@@ -26,7 +26,7 @@ from avro.compatibility import (
 from truecopy_schemas.avro_schema import AvroSchema
 from truecopy_schemas.errors import IncompatibleSchemaError, InvalidSchemaError
 
-__all__ = ["RULES_NUMBER", "Compatibility", "judge"]
+__all__ = ["RULES_NUMBER", "Compatibility", "incompatibilities", "judge"]
 
 # Recorded with each claim: which rules it was judged by. Raise it when the rules change.
 RULES_NUMBER = 1
@@ -63,12 +63,20 @@ def judge(subject: str, new: AvroSchema, earlier: Sequence[AvroSchema], mode: Co
     reason, or InvalidSchemaError when a schema is none. The rules of resolution are those of the
     Apache Avro 1.12 specification, "Schema Resolution".
     """
+    for clash in incompatibilities(subject, new, earlier, mode):
+        raise clash
+
+
+def incompatibilities(
+    subject: str, new: AvroSchema, earlier: Sequence[AvroSchema], mode: Compatibility
+) -> Iterator[IncompatibleSchemaError]:
+    """Every reason for which `judge` would refuse `new`, by version and field. Raises InvalidSchemaError."""
     if mode is Compatibility.NONE:
         return
     versions = list(enumerate(earlier, start=1))
     for version, old in versions if mode.value.endswith("_TRANSITIVE") else versions[-1:]:
         for clash in _clashes(new, old, mode):
-            raise IncompatibleSchemaError(
+            yield IncompatibleSchemaError(
                 subject=subject,
                 version=version,
                 mode=mode.value,
@@ -113,9 +121,10 @@ class _Pair:
 
 
 def _judged(pair: _Pair) -> Iterator[_Clash]:
-    clash = next(_found(pair), None)
-    if clash is not None:
+    clash = None
+    for clash in _found(pair):
         yield clash
+    if clash is not None:
         return
     verdict = _verdict(pair.reader, pair.writer)
     if verdict.compatibility is not SchemaCompatibilityType.compatible:

@@ -105,11 +105,18 @@ class Truecopy:
             return Settings.load(**self._given)
         return self._settings.with_arguments(**self._given)
 
+    @property
+    def stated(self) -> frozenset[str]:
+        """The names of settings that the declaration states itself, over the environment."""
+        own = self._settings.model_fields_set if self._settings is not None else ()
+        return frozenset(own) | {name for name, value in self._given.items() if value is not None}
+
     @asynccontextmanager
-    async def open(self, *, store: bool = True) -> AsyncIterator[Service]:
+    async def open(self, *, store: bool = True, make: bool = True) -> AsyncIterator[Service]:
         """Log, store and replica, open until the block ends; nothing runs beside it.
 
         Readers need no `store`: without it nothing of the owner's database is touched, and nothing can be published.
+        Without `make` no folder is made for files that are not there.
         Raises SettingError, and UnavailableError when the store does not answer within `timeout_s`.
         """
         settings = self.settings()
@@ -119,9 +126,9 @@ class Truecopy:
             closing.push_async_callback(log.close)
             registry = Registry(log, topic=settings.topic_prefix + SCHEMAS_TOPIC)
             closing.push_async_callback(registry.close)
-            database = await open_store_database(settings, self.service)
+            database = await open_store_database(settings, self.service, make=make)
             closing.push_async_callback(database.close)
-            replica, replica_database = await open_replica(settings, self.service)
+            replica, replica_database = await open_replica(settings, self.service, make=make)
             closing.push_async_callback(replica.close)
             events = EventStore(database, service=self.service, partitions=self.partitions)
             if store:

@@ -9,7 +9,7 @@ from truecopy_schemas import Event
 from truecopy_services.app import Truecopy
 from truecopy_services.errors import AppNotFoundError, UsageError
 
-__all__ = ["event_type", "load_app"]
+__all__ = ["event_type", "event_types", "load_app"]
 
 
 def load_app(name: str) -> Truecopy:
@@ -43,12 +43,17 @@ def event_type(name: str) -> type[Event]:
 
     Event classes are known once their module is imported.
     """
-    known = {cls.__event_name__: cls for cls in _subclasses(Event) if cls.__entity__}
+    known = event_types()
     found = {full: cls for full, cls in known.items() if name in (full, cls.__name__, cls.__entity__)}
     if len(found) != 1:
         seen = f"{len(found)} event types are meant by {name!r}" if found else f"no event type is called {name!r}"
         raise UsageError(f"{seen}; name one of {', '.join(sorted(found or known)) or 'those that the app imports'}")
     return next(iter(found.values()))
+
+
+def event_types() -> dict[str, type[Event]]:
+    """Every event class of an entity that this process has imported, by full name."""
+    return {cls.__event_name__: cls for cls in _subclasses(Event) if cls.__entity__}
 
 
 def _subclasses(cls: type[Event]) -> Iterator[type[Event]]:

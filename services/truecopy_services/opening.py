@@ -20,7 +20,7 @@ from truecopy_projections.replicas import MemoryReplica, SqlReplica
 from truecopy_services.config import MEMORY, Settings
 from truecopy_services.errors import SettingError
 
-__all__ = ["open_log", "open_replica", "open_schemas", "open_store_database", "shown"]
+__all__ = ["file_of", "open_log", "open_replica", "open_schemas", "open_store_database", "shown"]
 
 
 def shown(address: str) -> str:
@@ -29,6 +29,12 @@ def shown(address: str) -> str:
     if not parts.netloc:
         return address
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def file_of(address: str) -> Path | None:
+    """The file of an embedded log or database; None for a server, and for what is in memory."""
+    scheme, _, rest = address.partition(":")
+    return Path(rest.removeprefix("//")) if scheme == "sqlite" and rest and rest != MEMORY else None
 
 
 def open_log(settings: Settings) -> Log:
@@ -90,25 +96,24 @@ def _revealed(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
 
 
-async def open_store_database(settings: Settings, service: str) -> Database:
-    """The owner's database. Raises SettingError."""
-    return await _database("store", settings.store_of(service), settings)
+async def open_store_database(settings: Settings, service: str, *, make: bool = True) -> Database:
+    """The owner's database; `make` the folder of its file if it is missing. Raises SettingError."""
+    return await _database("store", settings.store_of(service), settings, make=make)
 
 
-async def open_replica(settings: Settings, service: str) -> tuple[Replica, Database | None]:
+async def open_replica(settings: Settings, service: str, *, make: bool = True) -> tuple[Replica, Database | None]:
     """The replica, and the database that it is in, None for one in memory. Raises SettingError."""
     address = settings.replica_of(service)
     if address == MEMORY:
         return MemoryReplica(), None
-    database = await _database("replica", address, settings)
+    database = await _database("replica", address, settings, make=make)
     return SqlReplica(database, service=settings.topic_prefix + service), database
 
 
-async def _database(name: str, address: str, settings: Settings) -> Database:
+async def _database(name: str, address: str, settings: Settings, *, make: bool) -> Database:
     if ":" not in address:  # it may be a secret that was put into the wrong place
         raise settings.refused(name, seen="it is no address", remedy="use sqlite:PATH or postgresql://...")
-    if address.startswith("sqlite:") and address != "sqlite::memory:":
-        path = Path(address.removeprefix("sqlite:").removeprefix("//"))
+    if make and (path := file_of(address)) is not None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as fault:

@@ -24,7 +24,15 @@ from truecopy_services.service import Service
 from truecopy_services.unapplied import Unapplied
 from truecopy_services.working import answering_within
 
-__all__ = ["EntityStatus", "PartitionStatus", "ProjectionStatus", "ServiceStatus", "status"]
+__all__ = [
+    "EntityStatus",
+    "PartitionStatus",
+    "ProjectionStatus",
+    "ServiceStatus",
+    "entities_of",
+    "holders_of",
+    "status",
+]
 
 _Holders = Mapping[int, str | None] | None
 
@@ -153,7 +161,7 @@ async def status(
                     await service.store.open()
                 async with service.store.database.snapshot() as read:
                     halted = await halts(read)
-                entities = await _entities(service, halted)
+                entities = await entities_of(service, halted)
                 refused = {about: why for about, why in halted.items() if about not in {one.entity for one in entities}}
     looks = unapplied or Unapplied(service.log)
     projections = tuple([await _projection(service, one, asked, looks) for one in service.projections.values()])
@@ -172,11 +180,12 @@ async def status(
     )
 
 
-async def _entities(service: Service, halted: Mapping[str, str]) -> tuple[EntityStatus, ...]:
+async def entities_of(service: Service, halted: Mapping[str, str]) -> tuple[EntityStatus, ...]:
+    """The entities of the service's store, which is open. `halted` is what its relays say: see relay_halts."""
     found = []
     for entity, partitions in sorted((await service.store.entities()).items()):
         pending = await service.store.pending(entity)
-        holders = await _holders(service.store.database, scope_of(entity)) or {}
+        holders = await holders_of(service.store.database, scope_of(entity)) or {}
         found.append(
             EntityStatus(
                 entity=entity,
@@ -204,7 +213,7 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
                 equal = await snapshot.checkpoints(projection.id, latest=MarkVerdict.EQUAL)
                 verified = {one.partition: one for one in equal}
             if states and service.replica_database is not None:
-                holders = await _holders(service.replica_database, projection.id)
+                holders = await holders_of(service.replica_database, projection.id)
     except UnavailableError as fault:
         unknown.append(f"what the replica holds: {fault}")
     else:
@@ -267,7 +276,7 @@ def _is_on(topic: TopicState, state: PartitionState) -> bool:
     return state.incarnation == topic.incarnation and start <= state.position <= end
 
 
-async def _holders(database: Database, scope: str) -> _Holders:
+async def holders_of(database: Database, scope: str) -> _Holders:
     """Who holds each partition of a lease scope; None for one that is free."""
     async with database.snapshot() as read:
         rows = await read.fetch(

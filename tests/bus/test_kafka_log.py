@@ -369,6 +369,39 @@ async def test_throughput_is_printed_not_judged(log: KafkaLog, topic: str) -> No
 
 
 class TestSettings:
+    async def test_one_setting_is_mended_and_the_others_stay(self, log: KafkaLog, topic: str) -> None:
+        spec = TopicSpec(name=topic, partitions=2, settings={"retention.ms": "1000", "max.message.bytes": "2000"})
+        await log.create(spec)
+        assert log.completed(spec).settings.items() <= (await log.settings(topic)).items()
+
+        await log.mend(topic, {"retention.ms": "-1"})
+
+        settings = await log.settings(topic)
+        assert (settings["retention.ms"], settings["max.message.bytes"]) == ("-1", "2000")
+        assert await log.copies(topic) == {0: (1, 1), 1: (1, 1)}
+        assert all("auto.create.topics.enable" in kept for kept in (await log.brokers()).values())
+
+    @pytest.mark.parametrize("settings", [{"retention.ms": "soon"}, {"frob": "1"}], ids=["value", "name"])
+    async def test_a_setting_that_the_broker_refuses_is_told_by_name(
+        self, log: KafkaLog, topic: str, settings: dict[str, str]
+    ) -> None:
+        await log.create(TopicSpec(name=topic, partitions=1))
+
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            await log.mend(topic, settings)
+        for asking in (log.mend(topic + ".missing", {}), log.copies(topic + ".missing")):
+            with pytest.raises(TopicMissingError):
+                await asking
+
+    async def test_the_offsets_of_a_time(self, log: KafkaLog, topic: str) -> None:
+        await log.create(TopicSpec(name=topic, partitions=2))
+        later_ms = (time.time_ns() // 1_000_000) + 3_600_000
+        await log.append(topic, 1, [Outgoing(b"key", b"1", later_ms), Outgoing(b"key", b"2", later_ms + 10)])
+
+        assert await log.since(topic, 0) == {0: 0, 1: 0}
+        assert await log.since(topic, later_ms + 5) == {0: 1, 1: 2}
+        assert await log.since(topic, later_ms + 11) == {0: 1, 1: 3}
+
     async def test_a_topic_has_the_settings_that_it_was_created_with(self, log: KafkaLog, topic: str) -> None:
         await log.create(TopicSpec(name=topic, partitions=1, settings={"retention.bytes": "-1"}))
 

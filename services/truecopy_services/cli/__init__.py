@@ -14,19 +14,23 @@ from truecopy_schemas.errors import InvalidEventError, InvalidSchemaError, Truec
 from truecopy_services.cli.check import CHECK
 from truecopy_services.cli.demo import DEMO
 from truecopy_services.cli.dev import DEV
+from truecopy_services.cli.doctor import DOCTOR
 from truecopy_services.cli.get import GET
 from truecopy_services.cli.publish import PUBLISH
 from truecopy_services.cli.repair import REPAIR
 from truecopy_services.cli.run import RUN
+from truecopy_services.cli.schema import SCHEMA
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.status import STATUS
+from truecopy_services.cli.tail import TAIL
+from truecopy_services.cli.topics import TOPICS
 from truecopy_services.config import Settings
 from truecopy_services.errors import DeclarationError, UsageError
 from truecopy_services.logs import configure
 
 __all__ = ["VERBS", "main"]
 
-VERBS = (DEV, RUN, PUBLISH, GET, STATUS, CHECK, REPAIR, DEMO)
+VERBS = (DEV, RUN, PUBLISH, GET, STATUS, TAIL, CHECK, REPAIR, TOPICS, SCHEMA, DOCTOR, DEMO)
 
 EXITS: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
     ((UnavailableError, TopicMissingError, NotReachedError, UnknownProjectionError), Exit.UNREACHABLE),

@@ -44,6 +44,12 @@ class Screen:
         else:
             self.console.print(text, markup=False)
 
+    def line(self, text: str) -> None:
+        """One line of a stream on standard output, flushed: whoever reads it waits for it."""
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        sys.stdout.flush()
+
     def finish(self, found: Mapping[str, Any]) -> None:
         """The object, if one was asked for: the last thing that a verb does, or that it says of each of its rounds."""
         if self.json:

@@ -5,6 +5,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 from truecopy_bus.errors import LogUnavailableError, TopicMismatchError, TopicMissingError
@@ -13,6 +14,7 @@ from truecopy_bus.limits import BACKOFF_FIRST_S, BACKOFF_LAST_S, MARK_EVENTS_MAX
 from truecopy_bus.logs.chunk import checked_size
 from truecopy_bus.logs.kafka.reader import KafkaReader
 from truecopy_bus.logs.kafka.settings import REQUEST_BYTES_MAX, KafkaSettings
+from truecopy_bus.logs.kafka.upkeep import KeptCluster
 from truecopy_bus.logs.kafka.wire import Cluster, Producer
 from truecopy_bus.record import Appended, Incarnation, Outgoing, TopicSpec, TopicState
 
@@ -40,12 +42,12 @@ log = logging.getLogger(__name__)
 class KafkaLog:
     """The log port on Apache Kafka 3.6 or later. Connects at the first need; for one event loop.
 
-    Beyond the port: `foreign`; and `settings`, `delete` and `trim`, for operators and tests.
+    Beyond the port: what Upkeep says, `foreign`; and `delete` and `trim`, for operators and tests.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._cluster = Cluster(settings)
+        self._cluster = KeptCluster(settings)
         self._reporter = Cluster(settings)  # its own connection: nobody's read waits behind a report, or fails with it
         self._producer: Producer | None = None
         self._starting = asyncio.Lock()
@@ -70,9 +72,8 @@ class KafkaLog:
         try:
             await self._cluster.leaders(topic.name)
         except TopicMissingError:
-            copies = max(topic.replication, self._settings.replication)
-            settings = {**TOPIC_SETTINGS, "min.insync.replicas": str(copies // 2 + 1), **topic.settings}
-            await self._cluster.create(topic.name, topic.partitions, copies, settings)
+            whole = self.completed(topic)
+            await self._cluster.create(topic.name, topic.partitions, whole.replication, whole.settings)
         candidate, deadline = new_incarnation(), time.monotonic() + self._settings.request_timeout_s
         while True:
             try:
@@ -204,10 +205,36 @@ class KafkaLog:
         await self._reporter.close()
         await self._cluster.close()
 
+    def completed(self, topic: TopicSpec) -> TopicSpec:
+        """See Upkeep."""
+        copies = max(topic.replication, self._settings.replication)
+        settings = {**TOPIC_SETTINGS, "min.insync.replicas": str(copies // 2 + 1), **topic.settings}
+        return replace(topic, replication=copies, settings=settings)
+
     async def settings(self, topic: str) -> dict[str, str]:
         """A topic's settings as the broker has them. Not part of the port. Raises TopicMissingError, LogUnavailableError."""
         await self._cluster.leaders(topic)
         return await self._cluster.settings(topic)
+
+    async def copies(self, topic: str) -> dict[int, tuple[int, int]]:
+        """See Upkeep."""
+        return await self._cluster.copies(topic)
+
+    async def mend(self, topic: str, settings: Mapping[str, str]) -> None:
+        """See Upkeep."""
+        await self._cluster.leaders(topic)
+        await self._cluster.mend(topic, settings)
+
+    async def since(self, topic: str, at_ms: int) -> dict[int, int]:
+        """See Upkeep."""
+        leaders = await self._cluster.leaders(topic)
+        bounds = await self._cluster.bounds(topic, leaders)
+        found = await self._cluster.since(topic, leaders, at_ms)
+        return {partition: found.get(partition, end) for partition, (_, end) in bounds.items()}
+
+    async def brokers(self) -> dict[int, dict[str, str]]:
+        """See Upkeep."""
+        return await self._cluster.brokers()
 
     async def delete(self, topic: str) -> None:
         """Delete a topic with all that it holds; returns when it is gone. Not part of the port.

@@ -1,4 +1,4 @@
-"""The place that knows aiokafka: every option that carries a guarantee, every wait bounded, every name typed.
+"""What knows aiokafka: every option that carries a guarantee, every wait bounded, every name typed.
 
 aiokafka is untyped, and its defaults lose data; two of its habits are cut off here.
 - It creates topics by asking about them (its metadata requests allow auto-creation, with no setting against it):
