@@ -41,7 +41,7 @@ from truecopy_bus.limits import (
 from truecopy_bus.log import Log, without_beginning
 from truecopy_bus.outage import Outage
 from truecopy_bus.outbox import scope_of
-from truecopy_bus.points import reached
+from truecopy_bus.points import Point, reached
 from truecopy_bus.record import Outgoing, TopicSpec, TopicState
 from truecopy_bus.registry import Registry
 from truecopy_bus.relay_pass import append, decide
@@ -215,6 +215,7 @@ class Relay:
             state = await self._filled_topic(entity, sum(was.events for was in filled))
         else:
             state = await self._log.create(TopicSpec(name=entity.topic, partitions=entity.partitions))
+            await reached(Point.RELAY_TOPIC, state.partitions)
         if state.partitions != entity.partitions or state.incarnation is None:
             seen = f"{state.partitions} partitions and incarnation {state.incarnation}"
             raise TopicMismatchError(topic=entity.topic, seen=seen, expected=f"{entity.partitions} and a genesis")
@@ -264,6 +265,7 @@ class Relay:
                 held[part] = HeldPartition(fence=fence, marked_at=_now(), status=PartitionStatus(epoch=fence.epoch))
             self._entities[name].held = held
         if taken:
+            await reached(Point.RELAY_LEASED, sum(map(len, renewed.values())))
             await self._check()
         self._renew_at = _now() + self._lease_s / 3
 
@@ -298,14 +300,16 @@ class Relay:
         held = {part: entity.held[part] for part in parts}
         after = {part: each.after for part, each in held.items()}
         decided = await decide(self._database, self._claims, entity.name, entity.incarnation, after)
+        await reached(Point.RELAY_APPENDING, self._sent)
         await append(self._log, entity.topic, decided.plans, self._claims.ids)
         self._sent += sum(len(each.send) for each in decided.plans.values())
-        await reached("relay.appended", self._sent)
+        await reached(Point.RELAY_APPENDED, self._sent)
         moved = 0
         fences = {part: each.fence for part, each in held.items()}
         async with self._database.transaction() as tx:
             recorded = await outbox.record(tx, entity.name, fences, decided.plans, decided.before)
-        await reached("relay.recorded", self._sent)
+            await reached(Point.RELAY_RECORDING, self._sent)
+        await reached(Point.RELAY_RECORDED, self._sent)
         for part, planned in decided.plans.items():
             if part not in recorded:
                 _drop(entity, part)
@@ -326,6 +330,7 @@ class Relay:
         async with self._database.transaction() as tx:
             marked = await outbox.reserve_marks(tx, entity.name, fences, entity.incarnation)
             [(at_ms,)] = await tx.fetch(f"SELECT {tx.dialect.now_ms}")
+        await reached(Point.RELAY_NUMBERED, len(marked))
         for part in parts:
             if part not in marked:
                 _drop(entity, part)
@@ -343,7 +348,7 @@ class Relay:
             stated = Outgoing(CONTROL_KEY, encode(mark), at_ms, ((CONTROL_HEADER, MARK),))
             await self._log.append(entity.topic, part, [stated])
             held.marked_at, held.unmarked = _now(), 0
-            await reached("relay.marked", figures.marks)
+            await reached(Point.RELAY_MARKED, figures.marks)
 
     def _idle_s(self) -> float:
         # Rows that can't be sent are looked at again and again; many of them are looked at less often.

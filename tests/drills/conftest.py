@@ -1,7 +1,7 @@
-"""A stage for a drill: settings, the service as the test sees it, and the processes."""
+"""A stage for a drill: settings, the service as the test sees it, what works in the test's own process, and the processes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,17 +10,19 @@ import pytest
 from tests.drills.journal import ENTITY, Journal
 from tests.drills.ledger import app
 from tests.drills.processes import Cast
-from tests.projections.bank import balance, entries
 
 from truecopy_bus.errors import TopicMissingError, UnavailableError
 from truecopy_projections.errors import UnknownProjectionError
+from truecopy_projections.projection import Projection
 from truecopy_projections.state import MarkVerdict
 from truecopy_schemas.codec import read_version
 from truecopy_schemas.control import CONTROL_KEY
 from truecopy_schemas.framing import unframe
 from truecopy_services import Service, Settings, Verdict
+from truecopy_services.working import work
 
 PROVEN_WITHIN_S = 60.0
+ALL = tuple(app.projections.values())
 QUICK = {
     "TRUECOPY_LEASE_S": "1.5",
     "TRUECOPY_READ_WAIT_S": "0.2",
@@ -41,22 +43,23 @@ class Stage(NamedTuple):
     cast: Cast
     journal: Journal
 
+    @asynccontextmanager
+    async def at_work(self, *, relay: bool = False, projections: Collection[Projection[Any]] = ()) -> AsyncIterator[None]:
+        """A relay and workers in the test's own process until the block ends, when they give their leases back."""
+        stop = asyncio.Event()
+        working = asyncio.create_task(work(self.service, stop, relay=relay, projections=projections))
+        try:
+            yield
+        finally:
+            stop.set()
+            await working
+
     async def proven(self) -> int:
         """Wait until all that was intended is applied, and prove it; the copies on the log beyond the first are returned."""
-        async with asyncio.timeout(PROVEN_WITHIN_S):
-            for projection in (balance, entries):
-                while True:
-                    try:
-                        (report,) = await self.service.check(projection, deep=True)
-                    except (UnavailableError, TopicMissingError, UnknownProjectionError):
-                        await asyncio.sleep(0)  # a server, the relay or the worker has not come that far
-                        continue
-                    assert report.verdict in (Verdict.EQUAL, Verdict.BEHIND, Verdict.UNPROVEN), report.as_json()
-                    if report.verdict is Verdict.EQUAL and report.count == len(self.journal):
-                        break
-        rows: dict[str, list[tuple[Any, ...]]] = {"balance": [], "entries": []}
+        await self.judged(*ALL)
+        rows: dict[str, list[tuple[Any, ...]]] = {projection.name: [] for projection in ALL}
         async with self.service.replica_adapter.snapshot() as snapshot:
-            for projection in (balance, entries):
+            for projection in ALL:
                 async for batch in snapshot.rows(projection):
                     rows[projection.name] += [row.values for _, _, row in batch]
                 checkpoints = await snapshot.checkpoints(projection.id)
@@ -64,8 +67,24 @@ class Stage(NamedTuple):
                 assert [c for c in checkpoints if c.verdict is MarkVerdict.EQUAL]
         assert {row[0]: row for row in rows["balance"]} == self.journal.balances()
         assert {row[:2]: row for row in rows["entries"]} == self.journal.entries()
-        assert (len(rows["balance"]), len(rows["entries"])) == (len(self.journal.intended), len(self.journal))
+        assert {row[0]: row for row in rows["latest"]} == self.journal.latest()
+        many = {name: len(found) for name, found in rows.items()}
+        assert many == {"balance": len(self.journal.intended), "entries": len(self.journal), "latest": many["balance"]}
         return await self._copies()
+
+    async def judged(self, *projections: Projection[Any], verdict: Verdict = Verdict.EQUAL) -> None:
+        """Wait until all that was intended is delivered, and the check says `verdict`. It never says what it must not."""
+        async with asyncio.timeout(PROVEN_WITHIN_S):
+            for projection in projections:
+                while True:
+                    try:
+                        (report,) = await self.service.check(projection, deep=True)
+                    except (UnavailableError, TopicMissingError, UnknownProjectionError):
+                        await asyncio.sleep(0)  # a server, the relay or the worker has not come that far
+                        continue
+                    assert report.verdict in (verdict, Verdict.BEHIND, Verdict.UNPROVEN), report.as_json()
+                    if report.verdict is verdict and report.count == len(self.journal):
+                        break
 
     async def _copies(self) -> int:
         """Read the whole log: every key's versions first come in order, without a hole. Counts the later copies."""

@@ -1,9 +1,30 @@
-"""The app of the drills: two projections of one entity, run as processes."""
+"""The app of the drills: three projections of one entity, run as processes; one of them can go by columns."""
 
-from tests.projections.bank import balance, entries
+import os
+from dataclasses import dataclass
 
+from tests.projections import bank
+from tests.projections.bank import Deposited, balance, entries
+
+from truecopy_projections.projection import Projection
 from truecopy_services import Truecopy
 
+MENDED = "DRILL_MENDED"
+"""The variable of processes whose reducer of `balance` is mended: it refuses no amount any more."""
+
+
+@dataclass(frozen=True)
+class Latest:
+    account: str
+    amount: int
+
+
+latest = Projection("latest", entity="bank.account", row=Latest)
+latest.copies(Deposited, key="account")
+
 app = Truecopy("ledger", partitions=2)
-app.add(balance)
-app.add(entries)
+for projection in (balance, entries, latest):
+    app.add(projection)
+
+if MENDED in os.environ:
+    bank.refused.clear()

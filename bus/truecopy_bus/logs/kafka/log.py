@@ -14,6 +14,7 @@ from truecopy_bus.logs.chunk import checked_size
 from truecopy_bus.logs.kafka.reader import KafkaReader
 from truecopy_bus.logs.kafka.settings import REQUEST_BYTES_MAX, KafkaSettings
 from truecopy_bus.logs.kafka.wire import Cluster, Producer
+from truecopy_bus.points import Point, reached
 from truecopy_bus.record import Appended, Incarnation, Outgoing, TopicSpec, TopicState
 
 __all__ = ["KafkaLog"]
@@ -73,6 +74,7 @@ class KafkaLog:
             copies = max(topic.replication, self._settings.replication)
             settings = {**TOPIC_SETTINGS, "min.insync.replicas": str(copies // 2 + 1), **topic.settings}
             await self._cluster.create(topic.name, topic.partitions, copies, settings)
+            await reached(Point.RELAY_TOPIC_EMPTY, topic.partitions)
         candidate, deadline = new_incarnation(), time.monotonic() + self._settings.request_timeout_s
         while True:
             try:
