@@ -1,6 +1,7 @@
 """The app of the drills: three projections of one entity, run as processes; one of them can go by columns."""
 
 import os
+import sys
 from dataclasses import dataclass
 
 from tests.projections import bank
@@ -11,6 +12,8 @@ from truecopy_services import Truecopy
 
 MENDED = "DRILL_MENDED"
 """The variable of processes whose reducer of `balance` is mended: it refuses no amount any more."""
+WAITING = "DRILL_WAITING"
+"""The variable of processes that have all imported, and wait at their standard input for their turn."""
 
 
 @dataclass(frozen=True)
@@ -28,3 +31,5 @@ for projection in (balance, entries, latest):
 
 if MENDED in os.environ:
     bank.refused.clear()
+if WAITING in os.environ:
+    sys.stdin.readline()

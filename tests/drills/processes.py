@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.drills.ledger import MENDED
+from tests.drills.ledger import MENDED, WAITING
 
 from truecopy_bus.points import HELD_LINE, HOLD_VARIABLE, PASSED_LINE, Point
 
@@ -54,6 +54,11 @@ class Role:
     def passed(self, point: Point) -> bool:
         return bool(self.said(f"{PASSED_LINE} {point.value} "))
 
+    def go(self) -> None:
+        """Let it begin that was started to wait."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
@@ -73,6 +78,10 @@ class Role:
         return code
 
 
+def _running(only: str) -> Sequence[str]:
+    return "-m", "truecopy_services", "run", "tests.drills.ledger", "--only", only
+
+
 class Cast:
     """All processes of a drill; none outlives it."""
 
@@ -80,12 +89,15 @@ class Cast:
         self._settings = settings
         self._roles: list[Role] = []
 
-    async def start(self, only: str, *, hold: str = "", mended: bool = False) -> Role:
+    async def start(self, only: str, *, hold: str = "") -> Role:
         """`truecopy run --only ...`, held at a point if one is named."""
-        words = ("-m", "truecopy_services", "run", "tests.drills.ledger", "--only", only)
-        return await self._start(words, hold, {MENDED: "yes"} if mended else {})
+        return await self._start(_running(only), hold, {})
 
-    async def publisher(self, notes: Path, *, seed: int = 7, hold: str = "") -> Role:
+    async def victim(self, only: str, *, hold: str) -> Role:
+        """The same, with reducers that are mended; it begins when it is told to go, and need not start up then."""
+        return await self._start(_running(only), hold, {MENDED: "yes", WAITING: "yes"})
+
+    async def publisher(self, notes: Path, *, seed: int, hold: str) -> Role:
         """A publisher that writes down in `notes` what it does."""
         return await self._start(("-m", "tests.drills.publisher", str(notes), str(seed)), hold, {})
 
@@ -95,7 +107,7 @@ class Cast:
             sys.executable,
             *words,
             cwd=ROOT,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if WAITING in more else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             env={**inherited, **self._settings, **more, **({HOLD_VARIABLE: hold} if hold else {})},

@@ -9,14 +9,17 @@ import os
 import random
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.drills.conftest import ALL, Setting, Stage
+from tests.drills.ledger import latest
 from tests.drills.processes import Role
 from tests.drills.publisher import BOOKED, TABLE
-from tests.projections.bank import balance, entries
+from tests.projections.bank import balance
 
 from truecopy_bus.points import PASSED_LINE, Point
+from truecopy_projections.projection import Projection
 from truecopy_services import Verdict
 
 ROUNDS = int(os.environ.get("DRILL_ROUNDS", "1"))
@@ -28,9 +31,9 @@ PASSES_MAX = 40
 """Points that a process passes before a random kill, at the most."""
 NEVER = f"{Point.RELAY_RECORDED.value}@{2**62}"
 """Holds nothing; so the points are said that a process passes."""
-KILLING = {"TRUECOPY_LEASE_S": "0.5"}
+KILLING = {"TRUECOPY_LEASE_S": "0.4", "TRUECOPY_MARK_WRITING_S": "0.1", "TRUECOPY_READ_WAIT_S": "0.1"}
 BY_COLUMNS = KILLING | {"TRUECOPY_BATCH_RECORDS": "250"}
-COLUMN_EVENTS = 1_500
+COLUMN_EVENTS = 1_000
 
 BACKENDS = {
     "embedded": (),
@@ -55,7 +58,11 @@ WORKING_BY_COLUMNS = [(point,) for point in WORKING if point not in BEFORE_A_WAY
 
 
 def named(points: Point | tuple[Point, ...]) -> str:
-    return " and ".join(point.value for point in (points if isinstance(points, tuple) else (points,)))
+    return points.value if isinstance(points, Point) else all_of(points)
+
+
+def all_of(points: tuple[Point, ...]) -> str:
+    return ",".join(point.value for point in points)
 
 
 @pytest.fixture(params=PLAYED)
@@ -76,17 +83,17 @@ async def test_a_killed_publisher_leaves_each_write_whole_or_not_at_all(
 ) -> None:
     async with stage(KILLING | addresses) as at:
         await prepare(at)
-        async with at.at_work(relay=True, projections=ALL):
-            victim = await at.cast.publisher(tmp_path / "notes", seed=game, hold=f"{point.value}@{20 + 7 * game}")
-            await victim.held(point)
-            await victim.kill()
-            there = await at.journal.settle(at.service, tmp_path / "notes")
-            await at.journal.publish(at.service, 20)
+        victim = await at.cast.publisher(tmp_path / "notes", seed=game, hold=f"{point.value}@{20 + 7 * game}")
+        await victim.held(point)
+        await victim.kill()
+        there = await at.journal.settle(at.service, tmp_path / "notes")
+        await at.journal.publish(at.service, 20)
 
-            assert there is (point is Point.PUBLISH_COMMITTED)
-            assert len(at.journal) == 20 + 19 + 7 * game + there
-            await at.proven()
+        assert there is (point is Point.PUBLISH_COMMITTED)
+        assert len(at.journal) == 19 + 7 * game + there + 20
         await booked(at)
+        async with at.at_work(relay=True, projections=ALL):
+            await at.proven()
 
 
 @pytest.mark.parametrize("game", range(ROUNDS))
@@ -96,18 +103,15 @@ async def test_a_killed_relay_is_replaced_and_nothing_is_lost(
 ) -> None:
     if point is Point.RELAY_TOPIC_EMPTY and "TRUECOPY_LOG" not in addresses:
         return  # the embedded log makes a topic whole, in one transaction
-    async with stage(KILLING | addresses) as at, at.at_work(projections=ALL):
+    async with stage(KILLING | addresses) as at:
         await at.service.store.open()
+        victim = await at.cast.victim("relay", hold=point.value)
         if point not in FIRST:
-            async with at.at_work(relay=True):
-                await at.journal.publish(at.service, 30 + 11 * game)
-                await at.judged(*ALL)
+            await history(at, game)
         await at.journal.publish(at.service, 30)
-        victim = await at.cast.start("relay", hold=point.value)
-        await victim.held(point)
-        await victim.kill()
+        await kill_at(victim, point)
         await at.journal.publish(at.service, 20)
-        async with at.at_work(relay=True):
+        async with at.at_work(relay=True, projections=ALL):
             assert (await at.proven() > 0) is (point in SENT_TWICE)
 
 
@@ -116,17 +120,18 @@ async def test_a_killed_relay_is_replaced_and_nothing_is_lost(
 async def test_a_killed_worker_is_replaced_and_nothing_is_done_twice(
     stage: Setting, addresses: dict[str, str], points: tuple[Point, ...], game: int
 ) -> None:
-    async with stage(KILLING | addresses) as at, at.at_work(relay=True):
+    async with stage(KILLING | addresses) as at:
         await at.service.store.open()
+        victim = await at.cast.victim("workers", hold=all_of(points))
         if FIRST.isdisjoint(points):
+            await history(at, game, *ALL)
+        async with at.at_work(relay=True):
+            await at.journal.publish(at.service, 30)
+            await at.relayed()
+            await kill_at(victim, *points)
+            await at.journal.publish(at.service, 20)
             async with at.at_work(projections=ALL):
-                await at.journal.publish(at.service, 30 + 11 * game)
-                await at.judged(*ALL)
-        await at.journal.publish(at.service, 30)
-        await kill_at(at, "workers", points)
-        await at.journal.publish(at.service, 20)
-        async with at.at_work(projections=ALL):
-            assert await at.proven() == 0
+                assert await at.proven() == 0
 
 
 @pytest.mark.parametrize("game", range(ROUNDS))
@@ -134,18 +139,18 @@ async def test_a_killed_worker_is_replaced_and_nothing_is_done_twice(
 async def test_a_worker_by_columns_is_killed_and_nothing_is_done_twice(
     stage: Setting, addresses: dict[str, str], points: tuple[Point, ...], game: int
 ) -> None:
-    async with stage(BY_COLUMNS | addresses) as at, at.at_work(relay=True, projections=[balance, entries]):
+    async with stage(BY_COLUMNS | addresses) as at:
         await at.service.store.open()
+        victim = await at.cast.victim("latest", hold=all_of(points))
         if game % 2 == 0:
-            async with at.at_work(projections=ALL[2:]):
-                await at.journal.publish(at.service, 30 + 11 * game)
-                await at.judged(*ALL)
-        await at.journal.publish_at_once(at.service, COLUMN_EVENTS)
-        await at.judged(balance)
-        victim = await kill_at(at, "latest", points)
-        await at.journal.publish(at.service, 20)
-        async with at.at_work(projections=ALL[2:]):
-            assert await at.proven() == 0
+            await history(at, game, latest)
+        async with at.at_work(relay=True):
+            await at.journal.publish_at_once(at.service, COLUMN_EVENTS)
+            await at.relayed()
+            await kill_at(victim, *points)
+            await at.journal.publish(at.service, 20)
+            async with at.at_work(projections=[latest]):
+                assert await at.proven(latest) == 0
         assert victim.passed(Point.WORKER_COLUMNS) or points in [(Point.WORKER_READ,), (Point.WORKER_COLUMNS,)]
 
 
@@ -154,18 +159,19 @@ async def test_a_worker_by_columns_is_killed_and_nothing_is_done_twice(
 async def test_a_worker_is_killed_as_it_frees_a_parked_key(
     stage: Setting, addresses: dict[str, str], monkeypatch: pytest.MonkeyPatch, point: Point, game: int
 ) -> None:
-    async with stage(KILLING | addresses) as at, at.at_work(relay=True):
+    async with stage(KILLING | addresses) as at:
         await at.service.store.open()
-        async with at.at_work(projections=ALL):
-            await at.journal.publish(at.service, 20 + 11 * game)
-            for amount in (666, 1, 2):
-                await at.journal.publish_one(at.service, "k0", amount)
+        victim = await at.cast.victim("balance", hold=point.value)
+        for amount in (1, 666, 2):
+            await at.journal.publish_one(at.service, "k0", amount)
+        await history(at, game, *ALL)
+        async with at.at_work(relay=True):
             await at.judged(balance, verdict=Verdict.PARKED)
-        monkeypatch.setattr("tests.projections.bank.refused", set())
-        await kill_at(at, "balance", (point,))
-        await at.journal.publish(at.service, 20)
-        async with at.at_work(projections=ALL):
-            assert await at.proven() == 0
+            monkeypatch.setattr("tests.projections.bank.refused", set())
+            await kill_at(victim, point)
+            await at.journal.publish(at.service, 20)
+            async with at.at_work(projections=ALL):
+                assert await at.proven() == 0
 
 
 @pytest.mark.timeout(60 + KILLS * KILL_LIMIT_S)
@@ -217,12 +223,20 @@ async def test_a_frozen_process_that_wakes_up_does_no_harm(stage: Setting, postg
         assert await frozen.end() == 0
 
 
-async def kill_at(at: Stage, only: str, points: tuple[Point, ...]) -> Role:
-    """A worker that comes to stay at all of these points at once, and is killed there. Its reducers are mended."""
-    victim = await at.cast.start(only, hold=",".join(point.value for point in points), mended=True)
+async def history(at: Stage, game: int, *projections: Projection[Any]) -> None:
+    """What was relayed, and applied to these projections, before the victim comes."""
+    async with at.at_work(relay=True):
+        await at.journal.publish(at.service, 30 + 11 * game)
+        await at.relayed()
+        async with at.at_work(projections=projections):
+            await at.delivered(*projections)
+
+
+async def kill_at(victim: Role, *points: Point) -> None:
+    """Let it come to stay at all of these points at once, and kill it there."""
+    victim.go()
     await victim.held(*points)
     await victim.kill()
-    return victim
 
 
 async def prepare(at: Stage) -> None:
