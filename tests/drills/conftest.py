@@ -1,7 +1,7 @@
 """A stage for a drill: settings, the service as the test sees it, what works in the test's own process, and the processes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +35,15 @@ QUICK = {
     "TRUECOPY_STATEMENT_TIMEOUT_S": "3",
     "TRUECOPY_CHECK_WAIT_S": "20",
 }
+
+
+async def until(true: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until it is true."""
+    async with asyncio.timeout(PROVEN_WITHIN_S):
+        while True:
+            if await true():
+                return
+            await asyncio.sleep(READ_POLL_S)
 
 
 class Stage(NamedTuple):
@@ -74,19 +83,21 @@ class Stage(NamedTuple):
 
     async def relayed(self) -> None:
         """Wait until the outbox is empty."""
-        async with asyncio.timeout(PROVEN_WITHIN_S):
-            while (await self.service.store.pending(ENTITY)).count:
-                await asyncio.sleep(READ_POLL_S)
+
+        async def empty() -> bool:
+            return (await self.service.store.pending(ENTITY)).count == 0
+
+        await until(empty)
 
     async def delivered(self, *projections: Projection[Any]) -> None:
         """Wait until all that was intended has reached the replica, judged or not."""
-        async with asyncio.timeout(PROVEN_WITHIN_S):
-            for projection in projections:
-                count = -1
-                while count < len(self.journal):
-                    await asyncio.sleep(READ_POLL_S)
-                    async with self.service.replica_adapter.snapshot() as snapshot:
-                        count = sum(state.count for state in (await snapshot.states(projection.id)).values())
+
+        async def there() -> bool:
+            async with self.service.replica_adapter.snapshot() as snapshot:
+                states = [await snapshot.states(projection.id) for projection in projections]
+            return all(sum(state.count for state in each.values()) == len(self.journal) for each in states)
+
+        await until(there)
 
     async def judged(self, *projections: Projection[Any], verdict: Verdict = Verdict.EQUAL) -> None:
         """Wait until all that was intended is delivered, and the check says `verdict`. It never says what it must not."""

@@ -21,6 +21,17 @@ KEYS = 20
 CENT = Decimal("0.01")
 
 
+_Notes = list[tuple[str, int]]
+
+
+def _taken(notes: Path) -> tuple[_Notes, _Notes]:
+    """What was intended (key, amount) and what was acknowledged (key, version), of notes that are gone then."""
+    lines = [line.split() for line in notes.read_text().splitlines()]
+    notes.unlink()
+    intended = [(key, int(figure)) for word, key, figure in lines if word == "intended"]
+    return intended, [(key, int(figure)) for word, key, figure in lines if word == "acknowledged"]
+
+
 class Journal:
     """What is intended, by key and in the order of versions."""
 
@@ -57,12 +68,7 @@ class Journal:
 
         What was acknowledged is there once, under the version that was told; what was not is there once or not at all.
         """
-        intended: list[tuple[str, int]] = []
-        answered: list[tuple[str, int]] = []
-        for line in notes.read_text().splitlines():
-            word, key, figure = line.split()
-            (intended if word == "intended" else answered).append((key, int(figure)))
-        notes.unlink()
+        intended, answered = _taken(notes)
         versions = Counter({key: len(amounts) for key, amounts in self.intended.items()})
         for (key, amount), (told, version) in zip(intended, answered, strict=False):
             versions[key] += 1
