@@ -161,7 +161,8 @@ class SqliteConnection:
         try:
             yield
         except BaseException:
-            await self._run(lambda connection: _undo(connection, name))
+            with answering(self._name):
+                await self._runner.run(lambda connection: _undo(connection, name))
             raise
         await self._run(lambda connection: connection.execute(f"RELEASE {name}"))
 
