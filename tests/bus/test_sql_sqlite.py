@@ -309,5 +309,5 @@ async def test_a_disk_that_is_full_within_a_savepoint_is_told_as_that(tmp_path: 
             async with connection.savepoint():
                 await connection.fetch("INSERT INTO counts VALUES (printf('%100000d', 1), 1)")
 
-    with pytest.raises(DatabaseUnavailableError, match="full"):
+    with pytest.raises(DatabaseUnavailableError, match="free space on its disk"):
         await fill()

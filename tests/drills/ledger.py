@@ -12,6 +12,8 @@ from truecopy_services import Truecopy
 
 MENDED = "DRILL_MENDED"
 """The variable of processes whose reducer of `balance` is mended: it refuses no amount any more."""
+USER = "DRILL_USER"
+"""The variable that holds the uid for a process, which root's takes when all is imported."""
 WAITING = "DRILL_WAITING"
 """The variable of processes that have all imported, and wait at their standard input for their turn."""
 
@@ -31,5 +33,7 @@ for projection in (balance, entries, latest):
 
 if MENDED in os.environ:
     bank.refused.clear()
+if USER in os.environ:
+    os.setuid(int(os.environ[USER]))
 if WAITING in os.environ:
     sys.stdin.readline()

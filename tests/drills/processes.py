@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.drills.ledger import MENDED, WAITING
+from tests.drills.ledger import MENDED, USER, WAITING
 
 from truecopy_bus.points import HELD_LINE, HOLD_VARIABLE, PASSED_LINE, Point
 
@@ -26,6 +26,10 @@ class Role:
         self.heard: list[str] = []
         self._more = asyncio.Condition()
         self._listening = asyncio.create_task(self._listen())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     async def _listen(self) -> None:
         assert self._process.stderr is not None
@@ -89,15 +93,15 @@ class Cast:
         self._settings = settings
         self._roles: list[Role] = []
 
-    async def start(self, only: str, *, hold: str = "") -> Role:
-        """`truecopy run --only ...`, held at a point if one is named."""
-        return await self._start(_running(only), hold, {})
+    async def start(self, only: str, *, hold: str = "", user: int | None = None) -> Role:
+        """`truecopy run --only ...`, held at a point if one is named; as another user if a uid is."""
+        return await self._start(_running(only), hold, {} if user is None else {USER: str(user)})
 
     async def victim(self, only: str, *, hold: str) -> Role:
         """The same, with reducers that are mended; it begins when it is told to go, and need not start up then."""
         return await self._start(_running(only), hold, {MENDED: "yes", WAITING: "yes"})
 
-    async def publisher(self, notes: Path, *, seed: int, hold: str) -> Role:
+    async def publisher(self, notes: Path, *, seed: int = 7, hold: str = "") -> Role:
         """A publisher that writes down in `notes` what it does."""
         return await self._start(("-m", "tests.drills.publisher", str(notes), str(seed)), hold, {})
 

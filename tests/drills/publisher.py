@@ -8,7 +8,7 @@ import random
 import sys
 from pathlib import Path
 
-from tests.drills.journal import ENTITY
+from tests.drills.journal import ENTITY, Journal
 from tests.drills.ledger import app
 from tests.projections.bank import Deposited
 
@@ -26,6 +26,21 @@ BOOK = (
 BOOKED = "SELECT account, amount, events FROM accounts"
 REFUSED_LINE = "publisher: refused:"
 ACCEPTED_LINE = "publisher: accepted again"
+
+
+async def prepare(service: Service) -> None:
+    """Make the owner's tables: those of its events, and that of its business."""
+    await service.store.open()
+    async with service.store.transaction() as tx:
+        await tx.execute(TABLE)
+
+
+async def verify(service: Service, journal: Journal) -> None:
+    """Each event of a publisher's has its business row's share, and no other."""
+    async with service.store.transaction() as tx:
+        found = {account: (int(amount), events) for account, amount, events in await tx.execute(BOOKED)}
+    intended = {key: (sum(of), len(of)) for key, of in journal.intended.items() if key.startswith("v")}
+    assert found == intended
 
 
 async def publish(service: Service, key: str, amount: int, version: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.drills.conftest import ALL, Setting, Stage
 from tests.drills.ledger import latest
 from tests.drills.processes import Role
-from tests.drills.publisher import BOOKED, TABLE
+from tests.drills.publisher import prepare, verify
 from tests.projections.bank import balance
 
 from truecopy_bus.points import PASSED_LINE, Point
@@ -82,7 +82,7 @@ async def test_a_killed_publisher_leaves_each_write_whole_or_not_at_all(
     stage: Setting, addresses: dict[str, str], tmp_path: Path, point: Point, game: int
 ) -> None:
     async with stage(KILLING | addresses) as at:
-        await prepare(at)
+        await prepare(at.service)
         victim = await at.cast.publisher(tmp_path / "notes", seed=game, hold=f"{point.value}@{20 + 7 * game}")
         await victim.held(point)
         await victim.kill()
@@ -91,7 +91,7 @@ async def test_a_killed_publisher_leaves_each_write_whole_or_not_at_all(
 
         assert there is (point is Point.PUBLISH_COMMITTED)
         assert len(at.journal) == 19 + 7 * game + there + 20
-        await booked(at)
+        await verify(at.service, at.journal)
         async with at.at_work(relay=True, projections=ALL):
             await at.proven()
 
@@ -180,7 +180,7 @@ async def test_kills_at_random_moments_under_load(stage: Setting, addresses: dic
     print(f"DRILL_SEED={seed}")
     draw, notes = random.Random(seed), tmp_path / "notes"
     async with stage(KILLING | addresses) as at:
-        await prepare(at)
+        await prepare(at.service)
 
         async def start(name: str) -> Role:
             if name == "publisher":
@@ -201,7 +201,7 @@ async def test_kills_at_random_moments_under_load(stage: Setting, addresses: dic
         await at.journal.settle(at.service, notes)
 
         await at.proven()
-        await booked(at)
+        await verify(at.service, at.journal)
 
 
 @pytest.mark.parametrize(("role", "other"), [("workers", "relay"), ("relay", "workers")])
@@ -237,18 +237,3 @@ async def kill_at(victim: Role, *points: Point) -> None:
     victim.go()
     await victim.held(*points)
     await victim.kill()
-
-
-async def prepare(at: Stage) -> None:
-    """The owner's tables: those of its events, and of its business."""
-    await at.service.store.open()
-    async with at.service.store.transaction() as tx:
-        await tx.execute(TABLE)
-
-
-async def booked(at: Stage) -> None:
-    """Each event of a publisher's has its business row's share, and no other."""
-    async with at.service.store.transaction() as tx:
-        found = {account: (int(amount), events) for account, amount, events in await tx.execute(BOOKED)}
-    intended = {key: (sum(of), len(of)) for key, of in at.journal.intended.items() if key.startswith("v")}
-    assert found == intended

@@ -20,7 +20,7 @@ from truecopy_bus.limits import LOG_POLL_S, STATEMENT_TIMEOUT_S
 from truecopy_bus.logs import sqlite_store as store
 from truecopy_bus.logs.chunk import DamagedError, pack, pieces
 from truecopy_bus.record import Appended, Outgoing, Record, TopicSpec, TopicState
-from truecopy_bus.sql.sqlite_session import Session
+from truecopy_bus.sql.sqlite_session import Session, remedies
 
 __all__ = ["SQLiteLog"]
 
@@ -75,7 +75,7 @@ class _Connection:
         try:
             yield
         except _AWAY as error:
-            raise LogUnavailableError(log=self.name, seen=f"{type(error).__name__}: {error}") from error
+            raise LogUnavailableError(log=self.name, seen=f"{type(error).__name__}: {error}", **remedies(error)) from error
         except apsw.SQLError as error:  # every statement is one of ours, so its tables are not
             raise TableAlteredError(database=self.name, seen=str(error)) from error
 
