@@ -6,7 +6,10 @@ Linux, the disk is a real one: a small file system in memory, which is filled up
 """
 
 import os
+import pwd
 import resource
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -108,6 +111,37 @@ async def test_a_replica_that_is_full_stays_behind_and_is_never_half(stage: Sett
         assert report.verdict is Verdict.BEHIND
         await at.proven()
         assert await workers.end() == 0
+
+
+async def test_files_that_are_read_only_are_waited_for(stage: Setting) -> None:
+    """File modes do not bind root, whose processes take another uid here."""
+    user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
+    home = Path(tempfile.mkdtemp(prefix="truecopy-drill-"))
+    try:
+        async with stage({"TRUECOPY_HOME": str(home)}) as at:
+            await at.service.store.open()
+            async with at.at_work(relay=True, projections=ALL):
+                await at.journal.publish(at.service, 30)
+                await at.proven()
+            modes(home, folder=0o777, files=0o444)
+            relay, workers = await at.cast.start("relay", user=user), await at.cast.start("workers", user=user)
+            await relay.hears(AWAY)
+            await workers.hears(AWAY, times=WORKERS)
+            modes(home, folder=0o777, files=0o666)
+            await relay.hears(BACK)
+            await workers.hears(BACK, times=WORKERS)
+            await at.journal.publish(at.service, 30)
+
+            await at.proven()
+            said = relay.said(AWAY)
+            assert len({line.partition(" is unavailable")[0] for line in said}) == len(said), "once for store and log"
+            assert len(workers.said(AWAY)) == WORKERS
+            for line in (*relay.said(AWAY), *workers.said(AWAY)):
+                assert str(home) in line
+                assert "make the file, its folder" in line
+            assert (await relay.end(), await workers.end()) == (0, 0)
+    finally:
+        shutil.rmtree(home)
 
 
 async def test_a_database_that_is_read_only_is_waited_for(

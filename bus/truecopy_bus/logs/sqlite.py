@@ -64,11 +64,14 @@ class _Connection:
                 await asyncio.to_thread(self._path.parent.mkdir, parents=True, exist_ok=True)
             return await self._session.run(prepared)
 
+    async def let_go(self) -> None:
+        with self._faults():
+            await self._session.close()
+
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            with self._faults():
-                await self._session.close()
+            await self.let_go()
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -99,7 +102,13 @@ class SQLiteLog:
             packed = [pack(piece) for piece in pieces(topic, records)]
             return store.append(connection, self._writer.name, topic, partition, packed)
 
-        appended = await self._writer.run(work)
+        try:
+            appended = await self._writer.run(work)
+        except LogUnavailableError as fault:
+            # All connections of a process share what they opened: each that stays keeps the file read-only for the writer.
+            for reader in tuple(self._readers) if isinstance(fault.__cause__, apsw.ReadOnlyError) else ():
+                await reader.let_go()
+            raise
         self._wake()
         return appended
 
@@ -175,6 +184,10 @@ class _Reader:
             await asyncio.wait({reading})
             reading.exception()
             raise
+
+    async def let_go(self) -> None:
+        """Close what is open; the next read opens it anew."""
+        await self._connection.let_go()
 
     async def close(self) -> None:
         self._stopped = True

@@ -291,8 +291,14 @@ class SqliteDatabase:
     @asynccontextmanager
     async def transaction(self, *, durable: bool = True) -> AsyncIterator[Connection]:  # noqa: ARG002
         """See Database. `durable` changes nothing here: `synchronous` of the whole database does."""
-        async with self._turn(self._writer_free, "its writer"), self._within(self._writer, "BEGIN IMMEDIATE") as it:
-            yield it
+        try:
+            async with self._turn(self._writer_free, "its writer"), self._within(self._writer, "BEGIN IMMEDIATE") as it:
+                yield it
+        except DatabaseUnavailableError as fault:
+            # All connections of a process share what they opened: each that stays keeps the file read-only for the writer.
+            while isinstance(fault.__cause__, apsw.ReadOnlyError) and self._readers:
+                await self._readers.pop().close()
+            raise
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:

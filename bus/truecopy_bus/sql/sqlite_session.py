@@ -81,7 +81,7 @@ class Session:
 
     async def run(self, work: Callable[[apsw.Connection], T]) -> T:
         """Do `work` in the thread and wait for its end, even when cancelled. Raises what it raises."""
-        return await self._in_thread(lambda: work(self._open()))
+        return await self._in_thread(lambda: self._run(work))
 
     async def roll_back(self, let_go: Callable[[], None]) -> None:
         """Call `let_go` and undo what is open. A connection that can't do that is closed, which does."""
@@ -105,6 +105,14 @@ class Session:
             future.exception()
             raise cancelled
         return future.result()
+
+    def _run(self, work: Callable[[apsw.Connection], T]) -> T:
+        try:
+            return work(self._open())
+        except apsw.ReadOnlyError:
+            # What could not be opened for writing stays so for this connection, whatever becomes of the file.
+            self._close()
+            raise
 
     def _open(self) -> apsw.Connection:
         if self._connection is None:
