@@ -2,7 +2,7 @@
 
 One loop does all the I/O, and each pass over an entity has one order that must not change: read a page, decide, append,
 and only then record ledger and figures in one transaction under the fences. A crash in between sends events again, never
-loses one, and readers tell the second copy by its version. A mark is appended only after the record that it states, so
+loses one, and readers tell the second copy by its version; a record that failed is tried again before anything is sent. A mark is appended only after the record that it states, so
 that it never tells of more than lies on the log; its number is taken before, so that none is used twice.
 
 A relay that was frozen past its lease may append once more: duplicates, and a mark of a lower epoch. It records nothing.
@@ -144,6 +144,7 @@ class Relay:
         """Mark every partition that is held, now. Raises UnavailableError."""
         async with self._turn:
             for entity in self._flowing():
+                await self._record(entity)
                 await self._mark(entity, list(entity.held))
 
     async def leave(self) -> None:
@@ -156,7 +157,7 @@ class Relay:
                 await relay_halts.tell(tx, self._holder, {})
             self._told = None
             for entity in self._entities.values():
-                entity.held = {}
+                entity.held, entity.unrecorded = {}, None
             self._renew_at = 0.0
 
     def status(self) -> RelayStatus:
@@ -283,7 +284,8 @@ class Relay:
 
     async def _advance(self, entity: RelayedEntity, parts: Collection[int]) -> int:
         try:
-            moved = await self._relay(entity, parts) if parts else 0
+            moved = await self._record(entity)
+            moved += await self._relay(entity, parts) if parts else 0
             due = [part for part, held in entity.held.items() if self._mark_is_due(held)]
             if due:
                 await self._mark(entity, due)
@@ -303,16 +305,26 @@ class Relay:
         await reached(Point.RELAY_APPENDING, self._sent)
         await append(self._log, entity.topic, decided.plans, self._claims.ids)
         self._sent += sum(len(each.send) for each in decided.plans.values())
+        entity.unrecorded = held, decided
         await reached(Point.RELAY_APPENDED, self._sent)
+        return await self._record(entity)
+
+    async def _record(self, entity: RelayedEntity) -> int:
+        """Record what was appended. Until then nothing more is sent or marked: a full disk would have it sent for ever."""
+        if entity.unrecorded is None:
+            return 0
+        held, decided = entity.unrecorded
         moved = 0
         fences = {part: each.fence for part, each in held.items()}
         async with self._database.transaction() as tx:
             recorded = await outbox.record(tx, entity.name, fences, decided.plans, decided.before)
             await reached(Point.RELAY_RECORDING, self._sent)
+        entity.unrecorded = None
         await reached(Point.RELAY_RECORDED, self._sent)
         for part, planned in decided.plans.items():
             if part not in recorded:
-                _drop(entity, part)
+                if entity.held.get(part) is held[part]:
+                    _drop(entity, part)
                 continue
             held[part].settle(planned, decided.after[part])
             moved += len(planned.send) + len(planned.known) + (decided.after[part] > 0)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from truecopy_bus.errors import LogUnavailableError
+from truecopy_bus.errors import DatabaseUnavailableError, LogUnavailableError
 from truecopy_bus.fold import UNKNOWN, Head, Verdict, fold, moved
 from truecopy_bus.genesis import control_of
 from truecopy_bus.limits import RELAY_ROWS_MAX
@@ -342,6 +342,32 @@ async def test_a_refused_type_waits_and_the_others_flow(
     assert await successor.drain() == RELAY_ROWS_MAX + 2
     await successor.mark()
     (await judge(memory).read_all()).assert_true(RELAY_ROWS_MAX + 5)
+
+
+async def test_what_is_on_the_log_is_not_sent_again_because_the_store_is_full(tmp_path: Path, memory: MemoryLog) -> None:
+    store = EventStore(await connect(f"sqlite:{tmp_path / 'store.db'}"), service="shop")
+    await store.open()
+    relay = Relay(store, memory, Registry(memory), lease_s=60)
+    await store.publish_many(purchases(1))
+    await relay.drain()
+    await store.publish_many(purchases(5_000, keys=5_000))
+    async with store.database.transaction() as tx:
+        [(pages,)] = await tx.fetch("PRAGMA page_count")
+        await tx.fetch(f"PRAGMA max_page_count = {pages}")
+    for _ in range(3):
+        with pytest.raises(DatabaseUnavailableError, match="free space on its disk"):
+            await relay.drain()
+    with pytest.raises(DatabaseUnavailableError, match="free space on its disk"):
+        await relay.mark()
+    async with store.database.transaction() as tx:
+        await tx.fetch("PRAGMA max_page_count = 1000000")
+    await relay.drain()
+    await relay.mark()
+
+    judged = await judge(memory).read_all()
+    judged.assert_true(5_001)
+    assert judged.duplicates == 0
+    await store.database.close()
 
 
 async def test_publishing_goes_on_while_the_log_is_away_and_the_relay_comes_back(
