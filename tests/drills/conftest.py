@@ -101,17 +101,26 @@ class Stage(NamedTuple):
 
     async def judged(self, *projections: Projection[Any], verdict: Verdict = Verdict.EQUAL) -> None:
         """Wait until all that was intended is delivered, and the check says `verdict`. It never says what it must not."""
-        async with asyncio.timeout(PROVEN_WITHIN_S):
-            for projection in projections:
-                while True:
-                    try:
-                        (report,) = await self.service.check(projection, deep=True)
-                    except (UnavailableError, TopicMissingError, UnknownProjectionError):
-                        await asyncio.sleep(READ_POLL_S)  # a server, the relay or the worker has not come that far
-                        continue
-                    assert report.verdict in (verdict, Verdict.BEHIND, Verdict.UNPROVEN), report.as_json()
-                    if report.verdict is verdict and report.count == len(self.journal):
-                        break
+        for projection in projections:
+
+            async def there(it: Projection[Any] = projection) -> bool:
+                nonlocal seen
+                try:
+                    (report,) = await self.service.check(it, deep=True)
+                except (UnavailableError, TopicMissingError, UnknownProjectionError) as fault:
+                    seen = fault  # a server, the relay or the worker has not come that far
+                    return False
+                seen = report.as_json()
+                assert report.verdict in (verdict, Verdict.BEHIND, Verdict.UNPROVEN), seen
+                return report.verdict is verdict and report.count == len(self.journal)
+
+            seen: object = None
+            try:
+                await until(there)
+            except TimeoutError:
+                raise AssertionError(
+                    f"{len(self.journal)} events were intended; the last check of {projection.id}: {seen}"
+                ) from None
 
     async def _copies(self) -> int:
         """Read the whole log: every key's versions first come in order, without a hole. Counts the later copies."""

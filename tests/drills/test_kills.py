@@ -179,7 +179,7 @@ async def test_kills_at_random_moments_under_load(stage: Setting, addresses: dic
     seed = int(os.environ.get("DRILL_SEED") or random.getrandbits(SEED_BITS))
     print(f"DRILL_SEED={seed}")
     draw, notes = random.Random(seed), tmp_path / "notes"
-    async with stage(KILLING | addresses) as at:
+    async with stage(addresses) as at:
         await prepare(at.service)
 
         async def start(name: str) -> Role:

@@ -1,8 +1,8 @@
 """Disks that are full, databases that are read-only: nothing is taken in, it is said once, and all goes on when it is mended.
 
 A limit on the size of files stands for a full disk: to SQLite it is one (a write that is refused in the middle of a commit), it
-needs no right, and it binds one process alone, so that the test can look on from outside. With DRILL_MOUNTS=1, as root on
-Linux, the disk is a real one: a small file system in memory, which is filled up. `make drill-kills` does that for root.
+needs no right, and it binds one process alone, so that the test can look on from outside. Disks that are really full, of
+PostgreSQL too, are in full_disk.py.
 """
 
 import os
@@ -28,7 +28,6 @@ from truecopy_services.status import ServiceStatus, status
 
 SPACE = "free space on its disk"
 WORKERS = len(ALL)
-MOUNTS = ["a mount"] if os.environ.get("DRILL_MOUNTS") else []
 
 
 async def seen(at: Stage) -> ServiceStatus:

@@ -87,14 +87,15 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
         yield
     except asyncpg.PostgresError as error:
         state = getattr(error, "sqlstate", None) or ""
+        seen = " ".join(f"{state} {error}".split())  # a hint of the server's stands on a line of its own
         if state.startswith(_REFUSED):
-            raise DataRefusedError(database=name, seen=f"{state} {error}") from error
+            raise DataRefusedError(database=name, seen=seen) from error
         if state.startswith(_ALTERED):
-            raise TableAlteredError(database=name, seen=f"{state} {error}") from error
+            raise TableAlteredError(database=name, seen=seen) from error
         # A statement that was prepared before a table changed: the next try prepares it anew.
         if state.startswith(_AWAY) or isinstance(error, asyncpg.InvalidCachedStatementError):
             remedy = {"remedy": _REMEDIES[state]} if state in _REMEDIES else {}
-            raise DatabaseUnavailableError(database=name, seen=f"{state} {error}", **remedy) from error
+            raise DatabaseUnavailableError(database=name, seen=seen, **remedy) from error
         raise
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         # asyncpg has no class for a connection that broke, and its pool takes such a one back from under us.
