@@ -2,8 +2,9 @@
 
 One loop does all the I/O, and each pass over an entity has one order that must not change: read a page, decide, append,
 and only then record ledger and figures in one transaction under the fences. A crash in between sends events again, never
-loses one, and readers tell the second copy by its version; a record that failed is tried again before anything is sent. A mark is appended only after the record that it states, so
-that it never tells of more than lies on the log; its number is taken before, so that none is used twice.
+loses one, and readers tell the second copy by its version; a record that failed is tried again before anything is sent. A mark
+is appended only after the record that it states, so that it never tells of more than lies on the log; its number is taken
+before, so that none is used twice.
 
 A relay that was frozen past its lease may append once more: duplicates, and a mark of a lower epoch. It records nothing.
 
