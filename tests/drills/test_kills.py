@@ -48,7 +48,7 @@ SENT_TWICE = {Point.RELAY_APPENDED, Point.RELAY_RECORDING}
 RETRIES = {Point.WORKER_RETRYING, Point.WORKER_RETRIED}
 ONLY_BY_COLUMNS = {Point.WORKER_COLUMNS, Point.WORKER_AHEAD}
 BEFORE_A_WAY = {Point.WORKER_INSTALLED, Point.WORKER_LEASED}
-OVERLAPPED = [(Point.WORKER_APPLYING, Point.WORKER_AHEAD), (Point.WORKER_WRITING, Point.WORKER_AHEAD)]
+OVERLAPPED = [(Point.WORKER_WRITING, Point.WORKER_AHEAD)]
 
 PUBLISHING = [point for point in Point if point.value.startswith("publish.")]
 RELAYING = [point for point in Point if point.value.startswith("relay.")]
