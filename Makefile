@@ -1,7 +1,7 @@
 # One command each for a demo and for the tests. Needs GNU make and Python 3.11 or later; the rest is fetched once.
 #   make demo ARGS="--kafka"      make test ARGS="tests/servers -x"
 .DEFAULT_GOAL := help
-.PHONY: demo test lint types clean help
+.PHONY: demo test drill-kills lint types clean help
 SHELL := /bin/sh
 
 VENV := .venv
@@ -16,7 +16,7 @@ DEMO := $(VENV)/.servers
 endif
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1: \2/p' Makefile
 
 demo: $(DEMO) ## run the demo; ARGS="--kafka --postgres" runs it on real servers
 	@$(BIN)/truecopy demo $(ARGS)
@@ -25,6 +25,12 @@ test: $(VENV)/.dev ## run all tests on real servers; ARGS goes to pytest
 	@rm -f $(REPORT); status=0; \
 	TRUECOPY_REQUIRE_SERVERS=1 TRUECOPY_SERVERS_REPORT=$(REPORT) $(BIN)/pytest $(ARGS) || status=$$?; \
 	cat $(REPORT); exit $$status
+
+# Each point five times, each time on another history, on all four pairs of log and database; fifty random kills on each pair.
+# Some 35 minutes on two idle cores. A disk that is really full is mounted, which only root may do.
+drill-kills: $(VENV)/.dev ## kill at every point again and again, and fill up disks
+	@DRILL_ROUNDS=5 DRILL_KILLS=50 $(BIN)/pytest tests/drills/test_kills.py tests/drills/test_storage.py \
+	  $$(test "$$(id -u)" -ne 0 || echo tests/drills/full_disk.py) $(ARGS)
 
 lint: $(VENV)/.dev ## check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -101,11 +101,11 @@ def test_options_settings_and_targets_in_the_documents_exist(path: Path) -> None
         verb.arguments(subparsers.add_parser(verb.name))
     options = {option for one in subparsers.choices.values() for option in OPTION.findall(one.format_help())} | {"--json"}
     settings = {f"TRUECOPY_{name.upper()}" for name in Settings.model_fields} | NO_SETTINGS
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
     assert set(OPTION.findall(FOREIGN.sub("", text))) <= options
     assert set(re.findall(r"TRUECOPY_[A-Z]\w*", text)) <= settings
-    assert set(re.findall(r"(?:^ {4}|`)make (\w+)", text, re.MULTILINE)) <= targets
+    assert set(re.findall(r"(?:^ {4}|`)make ([\w-]+)", text, re.MULTILINE)) <= targets
 
 
 def test_the_readme_tells_every_exit_code() -> None:

@@ -34,11 +34,11 @@ class UnavailableError(TruecopyError):
 
 
 class LogUnavailableError(UnavailableError):
-    """The log did not answer in time, or refused us. Retry with backoff; check address and credentials if it stays."""
+    """The log did not answer in time, is full, or refused us. Retry with backoff; do what `remedy` says if it stays."""
 
-    def __init__(self, *, log: str, seen: str) -> None:
-        super().__init__(f"log {log} is unavailable: {seen}; will work again when it answers, check address and credentials")
-        self.log, self.seen = log, seen
+    def __init__(self, *, log: str, seen: str, remedy: str = "check address and credentials") -> None:
+        super().__init__(f"log {log} is unavailable: {seen}; will work again when it answers, {remedy}")
+        self.log, self.seen, self.remedy = log, seen, remedy
 
 
 class LogAccessError(LogUnavailableError):
@@ -52,13 +52,11 @@ class LogAccessError(LogUnavailableError):
 
 
 class DatabaseUnavailableError(UnavailableError):
-    """The database did not answer, is locked, full or read-only. Retry with backoff."""
+    """The database did not answer, is locked, full or read-only. Retry with backoff; do what `remedy` says if it stays."""
 
-    def __init__(self, *, database: str, seen: str) -> None:
-        super().__init__(
-            f"database {database} is unavailable: {seen}; will work again when it answers, check address, credentials and disk"
-        )
-        self.database, self.seen = database, seen
+    def __init__(self, *, database: str, seen: str, remedy: str = "check address, credentials and disk") -> None:
+        super().__init__(f"database {database} is unavailable: {seen}; will work again when it answers, {remedy}")
+        self.database, self.seen, self.remedy = database, seen, remedy
 
 
 class SchemasUnavailableError(UnavailableError):

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 from truecopy_bus.errors import IncarnationError, LogUnavailableError, TopicMismatchError
 from truecopy_bus.limits import APPEND_TIMEOUT_S, CLAIM_ATTEMPTS_MAX, READ_RECORDS_MAX, READ_WAIT_S
 from truecopy_bus.log import Log, Reader
+from truecopy_bus.points import Point, reached
 from truecopy_bus.record import Incarnation, Outgoing, TopicSpec, TopicState
 from truecopy_schemas.avro_schema import AvroSchema, subject
 from truecopy_schemas.compatibility import Compatibility
@@ -117,6 +118,7 @@ class Registry:
                 if isinstance(claim, Registered):
                     return claim.id
                 await self._append(name, claim)
+                await reached(Point.RELAY_CLAIMED)
             await self.refresh()
             claim = self._state.claim(name, schema, compatibility)
             if isinstance(claim, Registered):

@@ -2,8 +2,9 @@
 
 One loop does all the I/O, and each pass over an entity has one order that must not change: read a page, decide, append,
 and only then record ledger and figures in one transaction under the fences. A crash in between sends events again, never
-loses one, and readers tell the second copy by its version. A mark is appended only after the record that it states, so
-that it never tells of more than lies on the log; its number is taken before, so that none is used twice.
+loses one, and readers tell the second copy by its version; a record that failed is tried again before anything is sent. A mark
+is appended only after the record that it states, so that it never tells of more than lies on the log; its number is taken
+before, so that none is used twice.
 
 A relay that was frozen past its lease may append once more: duplicates, and a mark of a lower epoch. It records nothing.
 
@@ -42,7 +43,7 @@ from truecopy_bus.limits import (
 from truecopy_bus.log import Log, without_beginning
 from truecopy_bus.outage import Outage
 from truecopy_bus.outbox import scope_of
-from truecopy_bus.points import reached
+from truecopy_bus.points import Point, reached
 from truecopy_bus.record import Outgoing, TopicSpec, TopicState
 from truecopy_bus.registry import Registry
 from truecopy_bus.relay_pass import append, decide
@@ -146,6 +147,7 @@ class Relay:
         """Mark every partition that is held, now. Raises UnavailableError."""
         async with self._turn:
             for entity in self._flowing():
+                await self._record(entity)
                 await self._mark(entity, list(entity.held))
 
     async def leave(self) -> None:
@@ -158,7 +160,7 @@ class Relay:
                 await relay_halts.tell(tx, self._holder, {})
             self._told = None
             for entity in self._entities.values():
-                entity.held = {}
+                entity.held, entity.unrecorded = {}, None
             self._renew_at = 0.0
 
     def status(self) -> RelayStatus:
@@ -217,6 +219,7 @@ class Relay:
             state = await self._filled_topic(entity, sum(was.events for was in filled))
         else:
             state = await self._log.create(TopicSpec(name=entity.topic, partitions=entity.partitions))
+            await reached(Point.RELAY_TOPIC, state.partitions)
         if state.partitions != entity.partitions or state.incarnation is None:
             seen = f"{state.partitions} partitions and incarnation {state.incarnation}"
             raise TopicMismatchError(topic=entity.topic, seen=seen, expected=f"{entity.partitions} and a genesis")
@@ -266,6 +269,7 @@ class Relay:
                 held[part] = HeldPartition(fence=fence, marked_at=_now(), status=PartitionStatus(epoch=fence.epoch))
             self._entities[name].held = held
         if taken:
+            await reached(Point.RELAY_LEASED, sum(map(len, renewed.values())))
             await self._check()
         self._renew_at = _now() + self._lease_s / 3
 
@@ -283,7 +287,8 @@ class Relay:
 
     async def _advance(self, entity: RelayedEntity, parts: Collection[int]) -> int:
         try:
-            moved = await self._relay(entity, parts) if parts else 0
+            moved = await self._record(entity)
+            moved += await self._relay(entity, parts) if parts else 0
             due = [part for part, held in entity.held.items() if self._mark_is_due(held)]
             if due:
                 await self._mark(entity, due)
@@ -300,17 +305,29 @@ class Relay:
         held = {part: entity.held[part] for part in parts}
         after = {part: each.after for part, each in held.items()}
         decided = await decide(self._database, self._claims, entity.name, entity.incarnation, after)
+        await reached(Point.RELAY_APPENDING, self._sent)
         await append(self._log, entity.topic, decided.plans, self._claims.ids)
         self._sent += sum(len(each.send) for each in decided.plans.values())
-        await reached("relay.appended", self._sent)
+        entity.unrecorded = held, decided
+        await reached(Point.RELAY_APPENDED, self._sent)
+        return await self._record(entity)
+
+    async def _record(self, entity: RelayedEntity) -> int:
+        """Record what was appended. Until then nothing more is sent or marked: a full disk would have it sent for ever."""
+        if entity.unrecorded is None:
+            return 0
+        held, decided = entity.unrecorded
         moved = 0
         fences = {part: each.fence for part, each in held.items()}
         async with self._database.transaction() as tx:
             recorded = await outbox.record(tx, entity.name, fences, decided.plans, decided.before)
-        await reached("relay.recorded", self._sent)
+            await reached(Point.RELAY_RECORDING, self._sent)
+        entity.unrecorded = None
+        await reached(Point.RELAY_RECORDED, self._sent)
         for part, planned in decided.plans.items():
             if part not in recorded:
-                _drop(entity, part)
+                if entity.held.get(part) is held[part]:
+                    _drop(entity, part)
                 continue
             held[part].settle(planned, decided.after[part])
             moved += len(planned.send) + len(planned.known) + (decided.after[part] > 0)
@@ -328,6 +345,7 @@ class Relay:
         async with self._database.transaction() as tx:
             marked = await outbox.reserve_marks(tx, entity.name, fences, entity.incarnation)
             [(at_ms,)] = await tx.fetch(f"SELECT {tx.dialect.now_ms}")
+        await reached(Point.RELAY_NUMBERED, len(marked))
         for part in parts:
             if part not in marked:
                 _drop(entity, part)
@@ -345,7 +363,7 @@ class Relay:
             stated = Outgoing(CONTROL_KEY, encode(mark), at_ms, ((CONTROL_HEADER, MARK),))
             await self._log.append(entity.topic, part, [stated])
             held.marked_at, held.unmarked = _now(), 0
-            await reached("relay.marked", figures.marks)
+            await reached(Point.RELAY_MARKED, figures.marks)
 
     def _idle_s(self) -> float:
         # Rows that can't be sent are looked at again and again; many of them are looked at less often.

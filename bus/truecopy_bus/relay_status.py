@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from truecopy_bus.leases import Fence
 from truecopy_bus.record import Incarnation
+from truecopy_bus.relay_pass import Decided
 from truecopy_bus.relay_plan import RelayPlan
 
 __all__ = ["EntityStatus", "HeldPartition", "PartitionStatus", "RelayStatus", "RelayedEntity"]
@@ -83,7 +84,10 @@ class HeldPartition:
 
 @dataclass(slots=True, kw_only=True)
 class RelayedEntity:
-    """An entity on its way into its topic. `halted` stops it; `stated` is what was last logged about that."""
+    """An entity on its way into its topic. `halted` stops it; `stated` is what was last logged about that.
+
+    `unrecorded` is on the log, and was not recorded yet under the fences of these partitions.
+    """
 
     name: str
     topic: str
@@ -92,6 +96,7 @@ class RelayedEntity:
     halted: str | None = None
     stated: str | None = None
     held: dict[int, HeldPartition] = field(default_factory=dict)
+    unrecorded: tuple[dict[int, HeldPartition], Decided] | None = None
 
     def status(self) -> EntityStatus:
         """As plain data."""

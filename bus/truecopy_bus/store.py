@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from truecopy_bus.partitioner import partition_of
+from truecopy_bus.points import Point, reached
 from truecopy_bus.publish import Change, Declared, Prepared, demands, numbered, prepare, versioned
 from truecopy_bus.sql.borrowed import borrowed
 from truecopy_bus.sql.port import Connection, Database, Row
@@ -99,6 +100,7 @@ class EventStore:
         async with self.database.transaction() as connection:
             yield Transaction(self, connection)
         self.committed.set()
+        await reached(Point.PUBLISH_COMMITTED)
 
     def within(self, connection: Any) -> Publisher:
         """Publish on a connection of the caller's own (apsw, sqlite3 or asyncpg) in the transaction that is open on it."""
@@ -117,6 +119,7 @@ class EventStore:
         async with self.database.transaction() as connection:
             tokens = await self._write(connection, prepared, tx, alone=True)
         self.committed.set()
+        await reached(Point.PUBLISH_COMMITTED)
         return tokens
 
     async def version(self, entity: str, key: str) -> int:
@@ -161,6 +164,7 @@ class EventStore:
         async with connection.savepoint() if may_conflict and not alone else nullcontext():
             taken = await connection.fetch(take_versions(connection.dialect), orjson.dumps(demands(prepared)).decode())
             versions = numbered(prepared, {(entity, key): version for entity, key, version in taken})
+        await reached(Point.PUBLISH_NUMBERED)
         stamps = await connection.fetch(next_ids(connection.dialect), len(prepared))
         rows: list[Row] = []
         tokens = []
@@ -170,6 +174,7 @@ class EventStore:
             rows.append((row_id, entity, key, version, part, fingerprint, versioned(body, version), tx, at_ms, 0))
             tokens.append(Token(entity, key, version))
         await connection.put(EVENTS, rows)
+        await reached(Point.PUBLISH_WRITTEN)
         return tokens
 
     async def _declare(self, connection: Connection, declared: set[Declared]) -> dict[str, int]:

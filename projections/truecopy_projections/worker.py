@@ -23,7 +23,7 @@ from truecopy_bus.leases import Fence
 from truecopy_bus.limits import LEASE_S, READ_RECORDS_MAX, READ_WAIT_S
 from truecopy_bus.log import Log, Passing, Reader
 from truecopy_bus.outage import Outage
-from truecopy_bus.points import reached
+from truecopy_bus.points import Point, reached
 from truecopy_bus.record import Record, TopicState
 from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.arrival import Reading
@@ -140,7 +140,11 @@ class Worker:
         began = time.monotonic()
         flowing = self._flowing()
         records = await self._read(flowing) if flowing else await self._idle()
+        if records:
+            await reached(Point.WORKER_READ, len(records))
         planned = await self._planned(records)
+        if planned is not None and self._commit is not None:
+            await reached(Point.WORKER_AHEAD, len(records))
         await self._land()
         if began >= min(self._upkeep_at, self._check_at):
             await self._upkeep()
@@ -191,6 +195,7 @@ class Worker:
     async def _install(self, topic: TopicState) -> None:
         await self.replica.install(self.projection, partitions=topic.partitions, incarnation=topic.incarnation or "")
         await self._registry.refresh()
+        await reached(Point.WORKER_INSTALLED, topic.partitions)
 
     async def _renew(self) -> None:
         self._member = True
@@ -198,6 +203,7 @@ class Worker:
         taken = [p for p, fence in fences.items() if self._fences.get(p) != fence]
         self._fences = fences
         if taken:
+            await reached(Point.WORKER_LEASED, len(taken))
             self._columns.forget()
         missing = [p for p in fences if p in taken or p not in self._states]
         if missing:
@@ -276,6 +282,7 @@ class Worker:
         self._commit = asyncio.create_task(self._commit_columns(plans))
 
     async def _commit_columns(self, plans: Sequence[PartitionPlan]) -> None:
+        await reached(Point.WORKER_COLUMNS, len(plans))
         await self._applying(plans)
         try:
             await self._apply(plans)
@@ -297,6 +304,7 @@ class Worker:
     async def _applied_all(self) -> None:
         self._progress_at = time.monotonic()
         await self._log.report(self.group, self.topic, {p: self._states[p].position for p in self._states})
+        await reached(Point.WORKER_REPORTED, self.applied)
 
     async def _work_by_records(self, records: Sequence[Record]) -> None:
         self._columns.forget()
@@ -310,7 +318,7 @@ class Worker:
         await self._applied_all()
 
     async def _applying(self, plans: Sequence[PartitionPlan]) -> None:
-        await reached("worker.applying", sum(s.count for s in self._states.values()) + sum(p.applied for p in plans))
+        await reached(Point.WORKER_APPLYING, sum(s.count for s in self._states.values()) + sum(p.applied for p in plans))
 
     async def _commits(self, task: Task, plans: Sequence[PartitionPlan]) -> bool:
         """Apply, or learn which keys the database refuses, to plan without them."""
@@ -324,7 +332,7 @@ class Worker:
 
     async def _apply(self, plans: Sequence[PartitionPlan]) -> None:
         committed = await self.replica.apply(self.projection, plans, durable=self._durable)
-        await reached("worker.applied", sum(p.state.count for p in plans))
+        await reached(Point.WORKER_APPLIED, sum(p.state.count for p in plans))
         for one in plans:
             p = one.state.partition
             if p in committed:
@@ -342,7 +350,11 @@ class Worker:
         task = await self._records.parked(partitions)
         while True:
             changed = [one for one in self._records.plan(task, self._states, self._fences) if one.freed]
-            if not changed or await self._commits(task, changed):
+            if not changed:
+                return
+            await reached(Point.WORKER_RETRYING, sum(len(one.freed) for one in changed))
+            if await self._commits(task, changed):
+                await reached(Point.WORKER_RETRIED)
                 return
 
     async def _rest(self, stop: asyncio.Event, pause_s: float) -> None:

@@ -296,3 +296,18 @@ async def test_what_is_read_only_says_what_readers_need(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailableError, match="readers too need files ending in -wal and -shm beside it"):
         await borrowed(connection).fetch("CREATE TABLE t (i)")
     connection.close(True)
+
+
+async def test_a_disk_that_is_full_within_a_savepoint_is_told_as_that(tmp_path: Path) -> None:
+    """SQLite may undo the whole transaction then, and the savepoint with it: that is not what its caller must hear of."""
+    database = SqliteDatabase(str(tmp_path / "a.db"))
+    await database.install([COUNTS])
+
+    async def fill() -> None:
+        async with database.transaction() as connection:
+            await connection.fetch("PRAGMA max_page_count = 5")
+            async with connection.savepoint():
+                await connection.fetch("INSERT INTO counts VALUES (printf('%100000d', 1), 1)")
+
+    with pytest.raises(DatabaseUnavailableError, match="free space on its disk"):
+        await fill()

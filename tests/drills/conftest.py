@@ -1,7 +1,7 @@
-"""A stage for a drill: settings, the service as the test sees it, and the processes."""
+"""A stage for a drill: settings, the service as the test sees it, what works in the test's own process, and the processes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,17 +10,20 @@ import pytest
 from tests.drills.journal import ENTITY, Journal
 from tests.drills.ledger import app
 from tests.drills.processes import Cast
-from tests.projections.bank import balance, entries
 
 from truecopy_bus.errors import TopicMissingError, UnavailableError
 from truecopy_projections.errors import UnknownProjectionError
+from truecopy_projections.limits import READ_POLL_S
+from truecopy_projections.projection import Projection
 from truecopy_projections.state import MarkVerdict
 from truecopy_schemas.codec import read_version
 from truecopy_schemas.control import CONTROL_KEY
 from truecopy_schemas.framing import unframe
 from truecopy_services import Service, Settings, Verdict
+from truecopy_services.working import work
 
 PROVEN_WITHIN_S = 60.0
+ALL = tuple(app.projections.values())
 QUICK = {
     "TRUECOPY_LEASE_S": "1.5",
     "TRUECOPY_READ_WAIT_S": "0.2",
@@ -34,6 +37,15 @@ QUICK = {
 }
 
 
+async def until(true: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until it is true."""
+    async with asyncio.timeout(PROVEN_WITHIN_S):
+        while True:
+            if await true():
+                return
+            await asyncio.sleep(READ_POLL_S)
+
+
 class Stage(NamedTuple):
     """What a drill plays on."""
 
@@ -41,31 +53,74 @@ class Stage(NamedTuple):
     cast: Cast
     journal: Journal
 
-    async def proven(self) -> int:
-        """Wait until all that was intended is applied, and prove it; the copies on the log beyond the first are returned."""
-        async with asyncio.timeout(PROVEN_WITHIN_S):
-            for projection in (balance, entries):
-                while True:
-                    try:
-                        (report,) = await self.service.check(projection, deep=True)
-                    except (UnavailableError, TopicMissingError, UnknownProjectionError):
-                        await asyncio.sleep(0)  # a server, the relay or the worker has not come that far
-                        continue
-                    assert report.verdict in (Verdict.EQUAL, Verdict.BEHIND, Verdict.UNPROVEN), report.as_json()
-                    if report.verdict is Verdict.EQUAL and report.count == len(self.journal):
-                        break
-        rows: dict[str, list[tuple[Any, ...]]] = {"balance": [], "entries": []}
+    @asynccontextmanager
+    async def at_work(self, *, relay: bool = False, projections: Collection[Projection[Any]] = ()) -> AsyncIterator[None]:
+        """A relay and workers in the test's own process until the block ends, when they give their leases back."""
+        stop = asyncio.Event()
+        working = asyncio.create_task(work(self.service, stop, relay=relay, projections=projections))
+        try:
+            yield
+        finally:
+            stop.set()
+            await working
+
+    async def proven(self, *projections: Projection[Any]) -> int:
+        """Wait until all that was intended is applied by these, or by all; prove it. Returns the second copies on the log."""
+        await self.judged(*(projections or ALL))
+        expected: dict[str, Mapping[Any, tuple[Any, ...]]] = {
+            "balance": self.journal.balances(),
+            "entries": self.journal.entries(),
+            "latest": self.journal.latest(),
+        }
         async with self.service.replica_adapter.snapshot() as snapshot:
-            for projection in (balance, entries):
-                async for batch in snapshot.rows(projection):
-                    rows[projection.name] += [row.values for _, _, row in batch]
+            for projection in projections or ALL:
+                rows = [row.values async for batch in snapshot.rows(projection) for _, _, row in batch]
+                assert sorted(rows) == sorted(expected[projection.name].values())
                 checkpoints = await snapshot.checkpoints(projection.id)
                 assert [c for c in checkpoints if c.verdict is MarkVerdict.DIVERGED] == []
                 assert [c for c in checkpoints if c.verdict is MarkVerdict.EQUAL]
-        assert {row[0]: row for row in rows["balance"]} == self.journal.balances()
-        assert {row[:2]: row for row in rows["entries"]} == self.journal.entries()
-        assert (len(rows["balance"]), len(rows["entries"])) == (len(self.journal.intended), len(self.journal))
         return await self._copies()
+
+    async def relayed(self) -> None:
+        """Wait until the outbox is empty."""
+
+        async def empty() -> bool:
+            return (await self.service.store.pending(ENTITY)).count == 0
+
+        await until(empty)
+
+    async def delivered(self, *projections: Projection[Any]) -> None:
+        """Wait until all that was intended has reached the replica, judged or not."""
+
+        async def there() -> bool:
+            async with self.service.replica_adapter.snapshot() as snapshot:
+                states = [await snapshot.states(projection.id) for projection in projections]
+            return all(sum(state.count for state in each.values()) == len(self.journal) for each in states)
+
+        await until(there)
+
+    async def judged(self, *projections: Projection[Any], verdict: Verdict = Verdict.EQUAL) -> None:
+        """Wait until all that was intended is delivered, and the check says `verdict`. It never says what it must not."""
+        for projection in projections:
+
+            async def there(it: Projection[Any] = projection) -> bool:
+                nonlocal seen
+                try:
+                    (report,) = await self.service.check(it, deep=True)
+                except (UnavailableError, TopicMissingError, UnknownProjectionError) as fault:
+                    seen = fault  # a server, the relay or the worker has not come that far
+                    return False
+                seen = report.as_json()
+                assert report.verdict in (verdict, Verdict.BEHIND, Verdict.UNPROVEN), seen
+                return report.verdict is verdict and report.count == len(self.journal)
+
+            seen: object = None
+            try:
+                await until(there)
+            except TimeoutError:
+                raise AssertionError(
+                    f"{len(self.journal)} events were intended; the last check of {projection.id}: {seen}"
+                ) from None
 
     async def _copies(self) -> int:
         """Read the whole log: every key's versions first come in order, without a hole. Counts the later copies."""

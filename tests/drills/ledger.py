@@ -1,9 +1,39 @@
-"""The app of the drills: two projections of one entity, run as processes."""
+"""The app of the drills: three projections of one entity, run as processes; one of them can go by columns."""
 
-from tests.projections.bank import balance, entries
+import os
+import sys
+from dataclasses import dataclass
 
+from tests.projections import bank
+from tests.projections.bank import Deposited, balance, entries
+
+from truecopy_projections.projection import Projection
 from truecopy_services import Truecopy
 
+MENDED = "DRILL_MENDED"
+"""The variable of processes whose reducer of `balance` is mended: it refuses no amount any more."""
+USER = "DRILL_USER"
+"""The variable that holds the uid for a process, which root's takes when all is imported."""
+WAITING = "DRILL_WAITING"
+"""The variable of processes that have all imported, and wait at their standard input for their turn."""
+
+
+@dataclass(frozen=True)
+class Latest:
+    account: str
+    amount: int
+
+
+latest = Projection("latest", entity="bank.account", row=Latest)
+latest.copies(Deposited, key="account")
+
 app = Truecopy("ledger", partitions=2)
-app.add(balance)
-app.add(entries)
+for projection in (balance, entries, latest):
+    app.add(projection)
+
+if MENDED in os.environ:
+    bank.refused.clear()
+if USER in os.environ:
+    os.setuid(int(os.environ[USER]))
+if WAITING in os.environ:
+    sys.stdin.readline()

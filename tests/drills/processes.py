@@ -1,4 +1,4 @@
-"""Relay and workers as processes that a drill starts, listens to, stops, wakes and kills."""
+"""Publisher, relay and workers as processes that a drill starts, listens to, stops, wakes and kills."""
 
 import asyncio
 import os
@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from truecopy_bus.points import HELD_LINE, HOLD_VARIABLE
+from tests.drills.ledger import MENDED, USER, WAITING
+
+from truecopy_bus.points import HELD_LINE, HOLD_VARIABLE, PASSED_LINE, Point
 
 ROOT = Path(__file__).parent.parent.parent
 HEARD_WITHIN_S = 30.0
@@ -24,6 +26,10 @@ class Role:
         self.heard: list[str] = []
         self._more = asyncio.Condition()
         self._listening = asyncio.create_task(self._listen())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     async def _listen(self) -> None:
         assert self._process.stderr is not None
@@ -43,8 +49,19 @@ class Role:
         except TimeoutError:
             raise AssertionError(f"process {self._process.pid} did not say {words!r}, but {self.heard}") from None
 
-    async def held(self) -> None:
+    async def held(self, *points: Point) -> None:
+        """Wait until it stays at each of these, or at any if none is named."""
         await self.hears(HELD_LINE)
+        for point in points:
+            await self.hears(f"{HELD_LINE} {point.value} ")
+
+    def passed(self, point: Point) -> bool:
+        return bool(self.said(f"{PASSED_LINE} {point.value} "))
+
+    def go(self) -> None:
+        """Let it begin that was started to wait."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
@@ -65,6 +82,10 @@ class Role:
         return code
 
 
+def _running(only: str) -> Sequence[str]:
+    return "-m", "truecopy_services", "run", "tests.drills.ledger", "--only", only
+
+
 class Cast:
     """All processes of a drill; none outlives it."""
 
@@ -72,18 +93,28 @@ class Cast:
         self._settings = settings
         self._roles: list[Role] = []
 
-    async def start(self, only: str, *, hold: str = "") -> Role:
-        """`truecopy run --only ...`, held at a point if one is named."""
-        words: Sequence[str] = ("-m", "truecopy_services", "run", "tests.drills.ledger", "--only", only)
+    async def start(self, only: str, *, hold: str = "", user: int | None = None) -> Role:
+        """`truecopy run --only ...`, held at a point if one is named; as another user if a uid is."""
+        return await self._start(_running(only), hold, {} if user is None else {USER: str(user)})
+
+    async def victim(self, only: str, *, hold: str) -> Role:
+        """The same, with reducers that are mended; it begins when it is told to go, and need not start up then."""
+        return await self._start(_running(only), hold, {MENDED: "yes", WAITING: "yes"})
+
+    async def publisher(self, notes: Path, *, seed: int = 7, hold: str = "") -> Role:
+        """A publisher that writes down in `notes` what it does."""
+        return await self._start(("-m", "tests.drills.publisher", str(notes), str(seed)), hold, {})
+
+    async def _start(self, words: Sequence[str], hold: str, more: Mapping[str, str]) -> Role:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TRUECOPY_")}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *words,
             cwd=ROOT,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if WAITING in more else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env={**inherited, **self._settings, **({HOLD_VARIABLE: hold} if hold else {})},
+            env={**inherited, **self._settings, **more, **({HOLD_VARIABLE: hold} if hold else {})},
         )
         self._roles.append(Role(process))
         return self._roles[-1]

@@ -23,14 +23,14 @@ async def test_a_broker_that_is_killed_in_the_middle_is_waited_for(
         publishing = asyncio.create_task(at.journal.publish(at.service, 300))
         await asyncio.to_thread(private_kafka.kill)
         await relay.hears(AWAY)
-        await workers.hears(AWAY, times=2)
+        await workers.hears(AWAY, times=3)
         await publishing
         await asyncio.to_thread(private_kafka.restart)
 
         await at.proven()
-        assert (len(relay.said(AWAY)), len(workers.said(AWAY))) == (1, 2), "each says so once: a relay and two workers"
+        assert (len(relay.said(AWAY)), len(workers.said(AWAY))) == (1, 3), "each says so once: a relay and three workers"
         assert (await relay.end(), await workers.end()) == (0, 0)
-        assert (len(relay.said(BACK)), len(workers.said(BACK))) == (1, 2)
+        assert (len(relay.said(BACK)), len(workers.said(BACK))) == (1, 3)
 
 
 async def test_a_database_that_is_killed_in_the_middle_is_waited_for(stage: Setting, private_postgres: Server) -> None:
@@ -42,7 +42,7 @@ async def test_a_database_that_is_killed_in_the_middle_is_waited_for(stage: Sett
         publishing = asyncio.create_task(at.journal.publish(at.service, 300))
         await asyncio.to_thread(private_postgres.kill)
         await relay.hears(AWAY)
-        await workers.hears(AWAY, times=2)
+        await workers.hears(AWAY, times=3)
         await asyncio.to_thread(private_postgres.restart)
         await publishing
 
@@ -59,7 +59,7 @@ async def test_what_is_away_at_the_start_is_waited_for(
     async with stage({"TRUECOPY_LOG": private_kafka.url, "TRUECOPY_STORE": url, "TRUECOPY_REPLICA": url}) as at:
         await asyncio.to_thread(server.kill)
         relay, workers = await at.cast.start("relay"), await at.cast.start("workers")
-        await workers.hears(AWAY, times=2)
+        await workers.hears(AWAY, times=3)
         if away == "postgresql":
             await relay.hears(AWAY)
         await asyncio.to_thread(server.restart)

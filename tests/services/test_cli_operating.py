@@ -593,8 +593,8 @@ class TestDoctor:
         assert good["broker 1"].startswith("Kafka 3.6 or later")
         assert good["rights in the store"].endswith(": can be written")
         assert "this machine's" in good["clock of the replica"]
-        assert good["TRUECOPY_NAMESPACE"].endswith("(the environment)")
-        assert good["TRUECOPY_LEASE_S"] == "1.5 (the environment)"
+        assert good["TRUECOPY_NAMESPACE"].endswith("(environment variable)")
+        assert good["TRUECOPY_LEASE_S"] == "1.5 (environment variable)"
         assert good["TRUECOPY_DURABLE"] == "True (default)"
         assert "hidden" not in found.said
         password = urlsplit(postgres_url).password

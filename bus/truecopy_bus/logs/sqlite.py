@@ -20,7 +20,7 @@ from truecopy_bus.limits import LOG_POLL_S, STATEMENT_TIMEOUT_S
 from truecopy_bus.logs import sqlite_store as store
 from truecopy_bus.logs.chunk import DamagedError, pack, pieces
 from truecopy_bus.record import Appended, Outgoing, Record, TopicSpec, TopicState
-from truecopy_bus.sql.sqlite_session import Session
+from truecopy_bus.sql.sqlite_session import Session, remedies
 
 __all__ = ["SQLiteLog"]
 
@@ -64,18 +64,21 @@ class _Connection:
                 await asyncio.to_thread(self._path.parent.mkdir, parents=True, exist_ok=True)
             return await self._session.run(prepared)
 
+    async def let_go(self) -> None:
+        with self._faults():
+            await self._session.close()
+
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            with self._faults():
-                await self._session.close()
+            await self.let_go()
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
         try:
             yield
         except _AWAY as error:
-            raise LogUnavailableError(log=self.name, seen=f"{type(error).__name__}: {error}") from error
+            raise LogUnavailableError(log=self.name, seen=f"{type(error).__name__}: {error}", **remedies(error)) from error
         except apsw.SQLError as error:  # every statement is one of ours, so its tables are not
             raise TableAlteredError(database=self.name, seen=str(error)) from error
 
@@ -99,7 +102,13 @@ class SQLiteLog:
             packed = [pack(piece) for piece in pieces(topic, records)]
             return store.append(connection, self._writer.name, topic, partition, packed)
 
-        appended = await self._writer.run(work)
+        try:
+            appended = await self._writer.run(work)
+        except LogUnavailableError as fault:
+            # All connections of a process share what they opened: each that stays keeps the file read-only for the writer.
+            for reader in tuple(self._readers) if isinstance(fault.__cause__, apsw.ReadOnlyError) else ():
+                await reader.let_go()
+            raise
         self._wake()
         return appended
 
@@ -175,6 +184,10 @@ class _Reader:
             await asyncio.wait({reading})
             reading.exception()
             raise
+
+    async def let_go(self) -> None:
+        """Close what is open; the next read opens it anew."""
+        await self._connection.let_go()
 
     async def close(self) -> None:
         self._stopped = True

@@ -52,9 +52,10 @@ _INSTALL_LOCK = 0x7472_7565_636F_7079
 
 # SQLSTATE classes and codes, https://www.postgresql.org/docs/current/errcodes-appendix.html
 _REFUSED = ("22", "23")
+_READ_ONLY = "25006"
 _AWAY = (
     "08",  # connection exception
-    "25006",  # read-only transaction: a standby, or a server that is being switched over
+    _READ_ONLY,  # a standby, or a server that is being switched over
     "25P03",  # idle for too long in a transaction
     NO_LOGIN,
     "3D000",  # no such database
@@ -74,6 +75,10 @@ _ALTERED = (
     "42809",  # a view, or something else, where a table was
     "42883",  # a comparison that another type does not have
 )
+_REMEDIES = {
+    _READ_ONLY: "let it accept writes: it is a standby, or default_transaction_read_only is on",
+    "53100": "free space on the server's disk",
+}
 _LOST = ("connection is closed", "cannot switch to state", "has been released back to the pool")
 _BAD_ROW = (ArithmeticError, AttributeError, TypeError, ValueError)
 _PLACE = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(:(?P<port>[0-9]{0,5}))?")
@@ -88,17 +93,17 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
         yield
     except asyncpg.PostgresError as error:
         state = getattr(error, "sqlstate", None) or ""
+        seen = " ".join(f"{state} {error}".split())  # a hint of the server's stands on a line of its own
         if state.startswith(_REFUSED):
-            raise DataRefusedError(database=name, seen=f"{state} {error}") from error
+            raise DataRefusedError(database=name, seen=seen) from error
         if state.startswith(_ALTERED):
-            raise TableAlteredError(database=name, seen=f"{state} {error}") from error
+            raise TableAlteredError(database=name, seen=seen) from error
         if state == NO_PRIVILEGE:
-            raise DatabaseAccessError(
-                database=name, seen=f"{state} {error}", remedy="grant it to the address's user"
-            ) from error
+            raise DatabaseAccessError(database=name, seen=seen, remedy="grant it to the address's user") from error
         # A statement that was prepared before a table changed: the next try prepares it anew.
         if state.startswith(_AWAY) or isinstance(error, asyncpg.InvalidCachedStatementError):
-            raise DatabaseUnavailableError(database=name, seen=f"{state} {error}") from error
+            remedy = {"remedy": _REMEDIES[state]} if state in _REMEDIES else {}
+            raise DatabaseUnavailableError(database=name, seen=seen, **remedy) from error
         raise
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         # asyncpg has no class for a connection that broke, and its pool takes such a one back from under us.
@@ -309,6 +314,11 @@ class PostgresDatabase:
         try:
             async with _transaction(connection, self._name, **options):
                 yield ours
+        except DatabaseUnavailableError as fault:
+            if isinstance(fault.__cause__, asyncpg.ReadOnlySQLTransactionError):
+                # A session keeps the default that it began with: those of this pool would never write again.
+                await pool.expire_connections()
+            raise
         finally:
             ours.end()
             with suppress(DatabaseUnavailableError), answering(self._name):

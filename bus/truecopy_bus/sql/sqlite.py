@@ -23,7 +23,7 @@ import apsw
 from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError, NoTransactionError, TableAlteredError
 from truecopy_bus.limits import SNAPSHOTS_MAX, STATEMENT_TIMEOUT_S
 from truecopy_bus.sql.port import Connection, Dialect, Row, Shape
-from truecopy_bus.sql.sqlite_session import Session, Synchronous
+from truecopy_bus.sql.sqlite_session import Session, Synchronous, primary_code, remedies
 from truecopy_bus.sql.sqlite_values import (
     Decoders,
     batches,
@@ -90,14 +90,13 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
     except bad_values as error:
         raise DataRefusedError(database=name, seen=str(error)) from error
     except Exception as error:
-        # apsw has `result`; the standard library's `sqlite_errorcode` is extended: its low byte is the primary code.
         if isinstance(error, OSError):
             raise DatabaseUnavailableError(database=name, seen=f"its log can't be flushed: {error.strerror}") from error
-        code = getattr(error, "result", getattr(error, "sqlite_errorcode", 0)) & 0xFF
+        code = primary_code(error)
         if code in _REFUSED:
             raise DataRefusedError(database=name, seen=f"{_REFUSED[code]}: {error}") from error
         if code in _AWAY:
-            raise DatabaseUnavailableError(database=name, seen=f"{_AWAY[code]}: {error}") from error
+            raise DatabaseUnavailableError(database=name, seen=f"{_AWAY[code]}: {error}", **remedies(error)) from error
         if code == _ERROR and _ALTERED.search(str(error)):
             raise TableAlteredError(database=name, seen=str(error)) from error
         raise
@@ -161,7 +160,8 @@ class SqliteConnection:
         try:
             yield
         except BaseException:
-            await self._run(lambda connection: _undo(connection, name))
+            with answering(self._name):
+                await self._runner.run(lambda connection: _undo(connection, name))
             raise
         await self._run(lambda connection: connection.execute(f"RELEASE {name}"))
 
@@ -291,8 +291,14 @@ class SqliteDatabase:
     @asynccontextmanager
     async def transaction(self, *, durable: bool = True) -> AsyncIterator[Connection]:  # noqa: ARG002
         """See Database. `durable` changes nothing here: `synchronous` of the whole database does."""
-        async with self._turn(self._writer_free, "its writer"), self._within(self._writer, "BEGIN IMMEDIATE") as it:
-            yield it
+        try:
+            async with self._turn(self._writer_free, "its writer"), self._within(self._writer, "BEGIN IMMEDIATE") as it:
+                yield it
+        except DatabaseUnavailableError as fault:
+            # All connections of a process share what they opened: each that stays keeps the file read-only for the writer.
+            while isinstance(fault.__cause__, apsw.ReadOnlyError) and self._readers:
+                await self._readers.pop().close()
+            raise
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:

@@ -16,7 +16,7 @@ import apsw
 
 from truecopy_bus.errors import TwoLibrariesError
 
-__all__ = ["Session", "Synchronous", "claim_file"]
+__all__ = ["Session", "Synchronous", "claim_file", "primary_code", "remedies"]
 
 T = TypeVar("T")
 Synchronous = Literal["FULL", "NORMAL"]
@@ -25,6 +25,13 @@ _SQLITE_VERSION_MIN = "3.51.3"
 """Older ones can corrupt a file when a write-ahead log is reset under several connections."""
 _LOCK_POLL_S = 0.002
 """Seconds between tries for a lock that another process or connection holds."""
+
+# Primary result codes, https://www.sqlite.org/rescode.html
+_REMEDIES = {
+    8: "make the file, its folder and the files ending in -wal and -shm beside it writable for this user",
+    10: "free space on its disk if that is full or a quota is reached, else look what ails the disk",
+    13: "free space on its disk, or raise the quota",
+}
 
 _library_of_file: dict[str, str] = {}
 
@@ -39,6 +46,18 @@ def claim_file(path: str, library: str) -> None:
     known = _library_of_file.setdefault(os.path.realpath(path), library)
     if known != library:
         raise TwoLibrariesError(path=path, known=known, seen=library)
+
+
+def primary_code(error: Exception) -> int:
+    """The result code of an error of either SQLite library; 0 if it has none."""
+    # apsw has `result`; the standard library's `sqlite_errorcode` is extended: its low byte is the primary code.
+    return int(getattr(error, "result", getattr(error, "sqlite_errorcode", 0))) & 0xFF
+
+
+def remedies(error: Exception) -> dict[str, str]:
+    """`remedy` as an argument for an UnavailableError, if this error of SQLite has one of its own."""
+    remedy = _REMEDIES.get(primary_code(error))
+    return {} if remedy is None else {"remedy": remedy}
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -62,7 +81,7 @@ class Session:
 
     async def run(self, work: Callable[[apsw.Connection], T]) -> T:
         """Do `work` in the thread and wait for its end, even when cancelled. Raises what it raises."""
-        return await self._in_thread(lambda: work(self._open()))
+        return await self._in_thread(lambda: self._run(work))
 
     async def roll_back(self, let_go: Callable[[], None]) -> None:
         """Call `let_go` and undo what is open. A connection that can't do that is closed, which does."""
@@ -86,6 +105,14 @@ class Session:
             future.exception()
             raise cancelled
         return future.result()
+
+    def _run(self, work: Callable[[apsw.Connection], T]) -> T:
+        try:
+            return work(self._open())
+        except apsw.ReadOnlyError:
+            # What could not be opened for writing stays so for this connection, whatever becomes of the file.
+            self._close()
+            raise
 
     def _open(self) -> apsw.Connection:
         if self._connection is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from truecopy_bus import leases
 from truecopy_bus.leases import Fence
+from truecopy_bus.points import Point, reached
 from truecopy_bus.sql import Connection, Database
 from truecopy_bus.sql.statements import listed
 from truecopy_projections.limits import CHECKPOINTS_KEPT
@@ -178,7 +179,6 @@ class SqlReplica:
             (shape, rows_to_put(projection, plans, kept)),
             (WAITING, [waiting_row(own, waiting) for plan in plans for waiting in plan.waits]),
             (CHECKPOINTS, checkpoints),
-            (PARTITIONS, [state_row(own, plan.state) for plan in plans]),
         ]
         for table, by, keys in drops:
             if keys:
@@ -186,6 +186,8 @@ class SqlReplica:
         for table, rows in puts:
             if rows:
                 await tx.put(table, rows)
+        await reached(Point.WORKER_WRITING, sum(plan.state.count for plan in plans))
+        await tx.put(PARTITIONS, [state_row(own, plan.state) for plan in plans])
         if checkpoints:
             await self._prune(tx, own, len(checkpoints))
 

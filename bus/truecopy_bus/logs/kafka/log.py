@@ -16,6 +16,7 @@ from truecopy_bus.logs.kafka.reader import KafkaReader
 from truecopy_bus.logs.kafka.settings import REQUEST_BYTES_MAX, KafkaSettings
 from truecopy_bus.logs.kafka.upkeep import KeptCluster
 from truecopy_bus.logs.kafka.wire import Cluster, Producer
+from truecopy_bus.points import Point, reached
 from truecopy_bus.record import Appended, Incarnation, Outgoing, TopicSpec, TopicState
 
 __all__ = ["KafkaLog"]
@@ -74,6 +75,7 @@ class KafkaLog:
         except TopicMissingError:
             whole = self.completed(topic)
             await self._cluster.create(topic.name, topic.partitions, whole.replication, whole.settings)
+            await reached(Point.RELAY_TOPIC_EMPTY, topic.partitions)
         candidate, deadline = new_incarnation(), time.monotonic() + self._settings.request_timeout_s
         while True:
             try:
