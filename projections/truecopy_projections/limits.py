@@ -1,6 +1,7 @@
 """Every bound of the projections, with its unit and its reason."""
 
 __all__ = [
+    "BATCH_GROWTH_MAX",
     "BATCH_LEASE_SHARE",
     "BATCH_RECORDS_FIRST",
     "BUCKETS",
@@ -43,7 +44,9 @@ THREAD_RECORDS_MIN = 2_000
 WARM_KEYS_MAX = 131_072
 """Keys whose newest state a worker keeps in memory, some 400 bytes each; twice as many for a moment."""
 BATCH_RECORDS_FIRST = 5_000
-"""Records of a worker's first batch, and the fewest that it asks for; it doubles while a batch takes less than its share."""
+"""Records of a worker's first batch, and the fewest that it asks for; it grows while a batch takes less than its share."""
+BATCH_GROWTH_MAX = 8.0
+"""Times as many records as in the batch before, at the most: what few records took tells little of what many will."""
 BATCH_LEASE_SHARE = 0.5
 """Share of a lease that a batch may take from read to commit. Between batches the lease is renewed."""
 SCAN_ROWS = 2_000

@@ -40,14 +40,17 @@ class RecordsWork:
         self._projection, self._replica, self._schemas = projection, replica, schemas
         self._reading = reading if projection.foreign is None else ForeignReading(projection)
 
-    async def learn(self, records: Sequence[Record]) -> None:
-        """Ask for the schemas of these records; ids that nobody knows stay unknown."""
+    async def learn(self, records: Sequence[Record]) -> bool:
+        """Ask for the schemas of these records; ids that nobody knows stay unknown. Whether one became known."""
+        learned = False
         for schema_id in sorted(self._reading.unknown(records)):
             try:
                 found = await self._schemas.schema(schema_id)
             except UnknownSchemaError:
                 continue
             self._reading.learn(schema_id, fingerprint=found.fingerprint, schema=found.schema)
+            learned = True
+        return learned
 
     async def batch(self, records: Sequence[Record], states: Mapping[int, PartitionState]) -> Task:
         """The task that a batch is, of partitions that are in these states."""

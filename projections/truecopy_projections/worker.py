@@ -27,12 +27,11 @@ from truecopy_bus.points import Point, reached
 from truecopy_bus.record import Record, TopicState
 from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.arrival import Reading
+from truecopy_projections.batch_size import BatchSize
 from truecopy_projections.columnar_plan import Planned
 from truecopy_projections.columnar_work import ColumnarWork
-from truecopy_projections.following import followed
+from truecopy_projections.following import followed, halt_kind, standstill
 from truecopy_projections.limits import (
-    BATCH_LEASE_SHARE,
-    BATCH_RECORDS_FIRST,
     INCARNATION_CHECK_S,
     PARKED_RETRY_S,
     TOPIC_POLL_S,
@@ -85,12 +84,11 @@ class Worker:
         """What it waits for, and when it last came round."""
         self._log, self._registry, self._durable = log, registry, durable
         self._lease_s, self._wait_s, self._watchdog_s = lease_s, min(wait_s, lease_s / 3), watchdog_s
-        self._records_max = records_max
         reading = Reading(projection)
         self._records = RecordsWork(projection, replica, registry, reading)
         self._columns = ColumnarWork(projection, replica, reading)
         self._by_records = False
-        self._batch_records = min(BATCH_RECORDS_FIRST, records_max)
+        self._size = BatchSize(records_max=records_max, lease_s=lease_s)
         self._commit: asyncio.Task[None] | None = None
         self._ahead: dict[int, PartitionState] = {}
         self._reader: Reader | None = None
@@ -150,13 +148,13 @@ class Worker:
             await self._upkeep()
         if planned is not None:
             self._start([one for one in planned.plans if self._holds(one)], planned)
-            if len(records) < self._batch_records:
+            if len(records) < self._size.records:
                 await self._land()
         elif held := [record for record in records if self._flowing().get(record.partition) == flowing.get(record.partition)]:
             await self._work_by_records(held)
         elif self.projection.foreign is not None and isinstance(self._reader, Passing):
             await self._pass(flowing, self._reader.passed())
-        self._adapt(len(records), time.monotonic() - began)
+        self._size.adapt(len(records), time.monotonic() - began)
         return len(records)
 
     async def _upkeep(self) -> None:
@@ -175,13 +173,6 @@ class Worker:
         quiet = [p for p, at in self._flowing().items() if read.get(p) == at < ends.get(p, 0)]
         if quiet:
             await self._apply([passed(self._fences[p], self._states[p], ends[p]) for p in quiet])
-
-    def _adapt(self, read: int, took_s: float) -> None:
-        """Ask for more while full batches take less than their share of the lease, and for less when they take more."""
-        share_s = self._lease_s * BATCH_LEASE_SHARE
-        if read >= self._batch_records or took_s > share_s:
-            wanted = int(self._batch_records * min(2.0, share_s / took_s))
-            self._batch_records = min(max(wanted, BATCH_RECORDS_FIRST), self._records_max)
 
     async def _idle(self) -> Sequence[Record]:
         await asyncio.sleep(self._wait_s)
@@ -221,8 +212,8 @@ class Worker:
             await self._begin(p, topic.bounds.get(p, (0, 0))[0])
             if (state := self._states.get(p)) is None:
                 continue
-            why = _standstill(state, topic, self.topic)
-            if _kind(why) != _kind(state.halted) and (why or _kind(state.halted) != "parked"):
+            why = standstill(state, topic, self.topic)
+            if halt_kind(why) != halt_kind(state.halted) and (why or halt_kind(state.halted) != "parked"):
                 await self._apply([halted(self._fences[p], state, why)])
                 if why:
                     _log.error("%s[%d] halts: %s", self.projection.id, p, why, extra=self._about(p))
@@ -248,7 +239,7 @@ class Worker:
         if self._reader is None:
             self._reader = self._log.reader(self.topic)
         try:
-            return await self._reader.read(positions, records_max=self._batch_records, wait_s=self._wait_s)
+            return await self._reader.read(positions, records_max=self._size.records, wait_s=self._wait_s)
         except PositionLostError as fault:
             await self._close_reader()
             await self._land()
@@ -262,8 +253,10 @@ class Worker:
         held = [record for record in records if record.partition in self._fences]
         if not held or self._by_records or self.projection.foreign is not None:
             return None
-        await self._records.learn(held)
-        return await self._columns.plan(held, {**self._states, **self._ahead}, self._fences)
+        planned = await self._columns.plan(held, states := {**self._states, **self._ahead}, self._fences)
+        if planned is None and await self._records.learn(held):
+            planned = await self._columns.plan(held, states, self._fences)
+        return planned
 
     def _holds(self, plan: PartitionPlan) -> bool:
         """Whether what a plan was made on is what came true."""
@@ -401,22 +394,3 @@ class Worker:
             _log.warning("%s: leases not given back, they run out: %s", self.projection.id, fault, extra=self._about())
         await self._abandon()
         self._fences, self._member = {}, False
-
-
-def _kind(halt: str) -> str:
-    """What a halt is, without the figures that change while it lasts."""
-    return halt.partition(":")[0]
-
-
-def _standstill(state: PartitionState, topic: TopicState, name: str) -> str:
-    """Why a partition must not go on with this topic; "" when it may."""
-    if topic.incarnation != state.incarnation:
-        return (
-            f"incarnation: knows {state.incarnation}, the log has {topic.incarnation}; the topic was re-created: "
-            "rebuild the replica, or restore the topic"
-        )
-    start, end = topic.bounds.get(state.partition, (0, 0))
-    if not start <= state.position <= end:
-        lost = PositionLostError(topic=name, partition=state.partition, position=state.position, start=start, end=end)
-        return f"position lost: {lost}"
-    return ""

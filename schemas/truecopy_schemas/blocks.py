@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
 from io import BytesIO
-from itertools import accumulate
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -126,19 +125,23 @@ class BlockDecoder:
             return None
         if frame.height != len(bodies):
             return None
-        place = polars.Series([0, *accumulate(map(len, bodies[:-1]))], dtype=polars.Int64)
+        lengths = polars.Series(list(map(len, bodies)), dtype=polars.Int64)
+        ends = lengths.cum_sum()
+        place = ends - lengths
         for name, column in self._fields.values():
             values = frame[name]
             # polars takes every branch of a union but the first for the second; both branches that there are have one byte.
-            if column.optional and not set(map(data.__getitem__, place.to_list())) <= _BRANCHES:
+            branches = (
+                set(map(data.__getitem__, place.to_list())) if column.optional and values.null_count() < len(values) else ()
+            )
+            if not _BRANCHES.issuperset(branches):
                 return None
             if column.sound is not None and not column.sound(values).all():
                 return None
             place = place + _length(values, column)
             if place[-1] > len(data):
                 return None
-        ends = list(accumulate(map(len, bodies)))
-        return Columns(frame, self._fields) if place.to_list() == ends else None
+        return Columns(frame, self._fields) if place.equals(ends, check_names=False) else None
 
 
 def _column(avro: Any, named: dict[str, Any], namespace: str) -> _Column | None:

@@ -5,6 +5,7 @@ once, by the system's own default. What is away is waited for; what fails for go
 """
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
@@ -20,8 +21,10 @@ from truecopy_projections.worker import Worker
 from truecopy_services.errors import NoAnswerError
 from truecopy_services.service import Service
 
-__all__ = ["Loops", "answering_within", "first_error", "stopped_by_signals", "work"]
+__all__ = ["Loops", "answering_within", "first_error", "spare_collector", "stopped_by_signals", "work"]
 
+COLLECT_AFTER = 50_000
+"""Objects made, and not yet let go, until Python's garbage collector looks at the young ones."""
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger("truecopy.run")
@@ -76,6 +79,16 @@ async def _relay(service: Service, stop: asyncio.Event, loops: Loops) -> None:
             loops.outages["relay"] = loops.relay.outage
             await loops.relay.run(stop)
             return
+
+
+def spare_collector() -> None:
+    """Let the garbage collector look at a worker's batches less often. For processes that are ours alone.
+
+    A batch makes some hundred thousand tuples that live as long as it does and hold no cycle. By default the collector looks at
+    all of them every 700 more: 12 to 15 % of the time of catching up (measured).
+    """
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
 @contextmanager

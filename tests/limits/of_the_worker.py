@@ -16,7 +16,7 @@ from tests.projections.bank import Deposited, reading, record
 from truecopy_bus import limits as bus
 from truecopy_bus import outage
 from truecopy_bus.leases import Fence
-from truecopy_projections import columnar_work, limits, worker
+from truecopy_projections import batch_size, columnar_work, limits, worker
 from truecopy_projections.columnar_plan import Planned
 from truecopy_projections.columnar_work import ColumnarWork
 from truecopy_projections.projection import Projection
@@ -53,23 +53,24 @@ async def the_first_batch(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None
     assert [one.records_max for one in bench.reads()] == [limits.BATCH_RECORDS_FIRST]
 
     # It is also the fewest: batches that take too long, and one that is not full, leave it as it is.
-    monkeypatch.setattr(worker, "BATCH_RECORDS_FIRST", 10)
+    monkeypatch.setattr(batch_size, "BATCH_RECORDS_FIRST", 10)
     assert await batches(bench, seconds_each=[3.0, 3.0, 3.0]) == [10, 10, 10]
 
 
 @drives("projections.BATCH_LEASE_SHARE")
 async def batches_that_grow_and_shrink(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "BATCH_RECORDS_FIRST", 10)
+    monkeypatch.setattr(batch_size, "BATCH_RECORDS_FIRST", 10)
     share_s = bus.LEASE_S * limits.BATCH_LEASE_SHARE
 
-    assert await batches(Bench(clock), seconds_each=[share_s / 4, share_s / 2, share_s, share_s / 1.5, 2 * share_s, 1]) == [
-        10,
-        20,
-        40,
-        40,
-        60,
-        30,
-    ]
+    took = [share_s / 4, share_s / 2, share_s, share_s / 1.5, 2 * share_s, 1]
+    assert await batches(Bench(clock), seconds_each=took) == [10, 40, 80, 80, 120, 60]
+
+
+@drives("projections.BATCH_GROWTH_MAX")
+async def a_batch_after_one_that_took_no_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_size, "BATCH_RECORDS_FIRST", 10)
+
+    assert await batches(Bench(clock), seconds_each=[0.001, 1.0]) == [10, 10 * limits.BATCH_GROWTH_MAX]
 
 
 @drives("bus.READ_RECORDS_MAX")
@@ -78,8 +79,8 @@ async def the_largest_batch(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> No
     assert Settings(batch_records=bus.READ_RECORDS_MAX).batch_records == bus.READ_RECORDS_MAX
     with pytest.raises(ValidationError, match=f"less than or equal to {bus.READ_RECORDS_MAX}"):
         Settings(batch_records=bus.READ_RECORDS_MAX + 1)
-    monkeypatch.setattr(worker, "BATCH_RECORDS_FIRST", 10)
-    assert await batches(Bench(clock), seconds_each=[0.1, 0.1, 0.1, 0.1], records_max=35) == [10, 20, 35, 35]
+    monkeypatch.setattr(batch_size, "BATCH_RECORDS_FIRST", 10)
+    assert await batches(Bench(clock), seconds_each=[0.1, 0.1, 0.1, 0.1], records_max=35) == [10, 35, 35, 35]
     assert await batches(Bench(clock), seconds_each=[0.1], records_max=7) == [7]
 
 

@@ -10,7 +10,7 @@ from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import Verb, app_argument, app_of, http_argument
 from truecopy_services.observing import observed
 from truecopy_services.opening import shown
-from truecopy_services.working import Loops, stopped_by_signals, work
+from truecopy_services.working import Loops, spare_collector, stopped_by_signals, work
 
 __all__ = ["RUN"]
 
@@ -33,6 +33,7 @@ async def _run(arguments: Namespace, screen: Screen) -> Exit:
     stop = asyncio.Event()
     if arguments.with_parent:
         _end_with_parent()
+    spare_collector()
     with stopped_by_signals(stop, say=screen.say):
         async with app.open(store=False) as service:
             log = shown(service.settings.log_of())
