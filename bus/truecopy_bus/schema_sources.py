@@ -112,6 +112,9 @@ class _Folder:
             raise SchemasUnavailableError(source=self._name, seen="there is no such folder") from None
         except OSError as fault:
             raise SchemasUnavailableError(source=self._name, seen=str(fault)) from fault
+        if len(text) > SCHEMA_ANSWER_BYTES_MAX:
+            seen = f"{schema_id}.avsc has more than {SCHEMA_ANSWER_BYTES_MAX} bytes"
+            raise SchemasUnavailableError(source=self._name, seen=seen)
         try:
             return orjson.loads(text)
         except orjson.JSONDecodeError as fault:  # being written, or one to mend: it is read again
