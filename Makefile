@@ -1,7 +1,7 @@
 # One command each for a demo and for the tests. Needs GNU make and Python 3.11 or later; the rest is fetched once.
 #   make demo ARGS="--kafka"      make test ARGS="tests/servers -x"
 .DEFAULT_GOAL := help
-.PHONY: demo test drill-kills lint types clean help
+.PHONY: demo test bench drill-kills lint types clean help
 SHELL := /bin/sh
 
 VENV := .venv
@@ -28,6 +28,9 @@ test: $(VENV)/.dev ## run all tests on real servers; ARGS goes to pytest
 
 # Each point five times, each time on another history, on all four pairs of log and database; fifty random kills on each pair.
 # Some 35 minutes on two idle cores. A disk that is really full is mounted, which only root may do.
+bench: $(VENV)/.bench ## measure beside what others write, some 20 minutes; writes tests/benchmarks/results.json and docs/benchmarks
+	@$(BIN)/python tests/benchmarks/bench.py $(ARGS) && $(BIN)/python tests/benchmarks/report.py
+
 drill-kills: $(VENV)/.dev ## kill at every point again and again, and fill up disks
 	@DRILL_ROUNDS=5 DRILL_KILLS=50 $(BIN)/pytest tests/drills/test_kills.py tests/drills/test_storage.py \
 	  $$(test "$$(id -u)" -ne 0 || echo tests/drills/full_disk.py) $(ARGS)
@@ -53,6 +56,10 @@ $(VENV)/.servers: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "installing truecopy with its development tools into $(VENV) (about 450 MB on disk, once)"
 	@$(PIP) -e '.[dev]' && touch $@ $(VENV)/.servers $(VENV)/.base
+
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	@echo "installing truecopy with what it is measured beside into $(VENV)"
+	@$(PIP) -e '.[bench]' && touch $@ $(VENV)/.dev $(VENV)/.servers $(VENV)/.base
 
 $(BIN)/python:
 	@for python in python3.13 python3.12 python3.11 python3; do \

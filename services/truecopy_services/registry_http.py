@@ -6,10 +6,15 @@ that depends on what is new, and an id that is known is answered from memory.
 Source of paths, answers and error codes: Confluent's Schema Registry API reference.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
 
 import orjson
+import uvicorn
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -18,11 +23,13 @@ from truecopy_bus.registry import Registry
 from truecopy_schemas.errors import TruecopyError, UnknownSchemaError
 from truecopy_schemas.registry import Registered
 
-__all__ = ["routes"]
+__all__ = ["routes", "served"]
 
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 NO_SUBJECT, NO_VERSION, NO_SCHEMA, INVALID_VERSION, NO_STORE = 40401, 40402, 40403, 42202, 50001
 LATEST = ("latest", "-1")
+ENDING_S = 1
+"""Seconds for answers under way when the server ends."""
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -59,6 +66,34 @@ def routes(registry: Registry) -> list[Route]:
         "/subjects/{subject}/versions/{version}": version,
     }
     return [Route(path, _answering(ask), methods=["GET"]) for path, ask in asked.items()]
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # they are whose loop this is
+
+
+@asynccontextmanager
+async def served(some: list[Route], listener: socket.socket) -> AsyncIterator[None]:
+    """Answer on `listener` for as long as the block runs, in this event loop."""
+    server = _Server(
+        uvicorn.Config(
+            Starlette(routes=some),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=ENDING_S,
+        )
+    )
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def _answering(ask: Callable[[Request], Awaitable[Any]]) -> Handler:

@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -48,6 +49,8 @@ class Bench:
     def __init__(self, kafka: Server, postgres: Server, folder: Path, events: int) -> None:
         self.kafka, self.postgres, self.folder, self.events = kafka, postgres, folder, events
         self.found: dict[str, list[float]] = {}
+        self.memory: list[list[float]] = []
+        """(events applied, MiB) of a worker on the long topic."""
 
     def note(self, name: str, figure: float, unit: str = "events/s") -> None:
         self.found.setdefault(name, []).append(figure)
@@ -193,6 +196,7 @@ def long(bench: Bench, events: int) -> None:
             at = {"log": bench.kafka.url, "replica": target}
             found = run("truecopy", regime="long", events=events, **at)
             bench.rate("catchup_postgres_long", events, found)
+            bench.memory = found["memory"]
             warm = [mib for applied, mib in found["memory"] if applied >= events / 4]
             bench.note("memory_quarter_mib", warm[0], "MiB")
             bench.note("memory_most_mib", max(mib for _, mib in found["memory"]), "MiB")
@@ -215,24 +219,18 @@ def long(bench: Bench, events: int) -> None:
             crew = [started("share", at) for _ in range(workers)]
             for one in crew:
                 said(one, "ready")
-            began = _now()
+            began = time.perf_counter()
             for one in crew:
                 _go(one)
             for one in crew:
                 ended(one)
-            bench.note(f"catchup_postgres_long_workers_{workers}", events / (_now() - began))
+            bench.note(f"catchup_postgres_long_workers_{workers}", events / (time.perf_counter() - began))
 
 
 def _go(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.write("go\n")
     process.stdin.flush()
-
-
-def _now() -> float:
-    import time
-
-    return time.perf_counter()
 
 
 def _turned(names: Sequence[str], turn: int) -> list[str]:
@@ -276,7 +274,10 @@ def results(bench: Bench, rounds: int) -> dict[str, Any]:
             if ours in bench.found and other in bench.found
         },
         "figures": {name: round(median(found), 3) for name, found in sorted(bench.found.items())},
-        "spread": {name: [round(min(found), 3), round(max(found), 3)] for name, found in sorted(bench.found.items())},
+        "lowest_and_highest": {
+            name: [round(min(found), 3), round(max(found), 3)] for name, found in sorted(bench.found.items())
+        },
+        "memory": bench.memory,
     }
 
 
@@ -318,8 +319,8 @@ def main() -> None:
         found = results(bench, given.rounds)
     text = json.dumps(found, indent=2) + "\n"
     print(text)
-    target = given.write or (RESULTS if set(given.only) == set(pieces) else None)
-    if target is not None:
+    whole = set(given.only) == set(pieces)
+    if (target := given.write or (RESULTS if whole else None)) is not None:
         target.write_text(text)
         print(f"written to {target}")
 

@@ -43,6 +43,7 @@ class Trickling:
 
 @drives("bus.SCHEMA_ANSWER_BYTES_MAX")
 async def a_large_schema(clock: Clock, tmp_path: Path) -> None:
+    clock.rule(schema_sources)
     most = limits.SCHEMA_ANSWER_BYTES_MAX
     (tmp_path / "7.avsc").write_bytes(SCHEMA + b" " * (most - len(SCHEMA)))
     (tmp_path / "8.avsc").write_bytes(SCHEMA + b" " * (most - len(SCHEMA) + 1))

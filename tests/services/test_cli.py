@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from tests.services.conftest import ended, said_address
 
 from truecopy_services.cli import VERBS, main
 
@@ -331,3 +332,26 @@ async def test_an_app_that_can_not_be_checked_is_usage_and_never_equal(
     assert done.code == 2
     assert said in done.object["error"]
     assert "Traceback" not in done.err
+
+
+async def test_confluents_clients_are_answered_by_a_process(truecopy: Any, running: Running) -> None:
+    published = await truecopy("publish", "bank", "Deposited", "a1", '{"amount": 5}', "--json")
+    await running()
+    await truecopy("get", "bank", "balance", "a1", "--at-least", published.object["token"])
+    process = await truecopy.start("schema", "serve", "bank", "--http", "0")
+    site = await said_address(process.stdout)
+
+    assert "bank.account-" in await site.until("/subjects", 200)
+    assert "40401" in await site.until("/subjects/nothing/versions", 404)
+    process.send_signal(signal.SIGTERM)
+    assert (await ended(process)).code == 0
+
+
+async def test_the_bench_tells_what_it_measured_and_leaves_nothing(truecopy: Any) -> None:
+    before = set(truecopy.folder.iterdir())
+    done = await truecopy("bench", "--events", "500", "--json")
+
+    assert done.code == 0, done.err
+    assert done.object["events_per_second"].keys() == {"publish", "relay", "catch_up_copied", "catch_up_reduced"}
+    assert 0 < done.object["latency"]["p50_ms"] <= done.object["latency"]["p99_ms"]
+    assert set(truecopy.folder.iterdir()) == before

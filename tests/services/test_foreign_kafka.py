@@ -17,21 +17,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import uvicorn
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from truecopy_schemas.control import CONTROL_KEY
 from truecopy_services import Change, Event, ForeignRecord, ForeignTopic, Projection, Service, Settings, Truecopy, Verdict
-from truecopy_services.registry_http import routes
+from truecopy_services.registry_http import routes, served
 
 WAIT_S = 30.0
 CUSTOMER = """{"type": "record", "name": "Customer", "namespace": "crm", "fields": [
@@ -79,12 +77,9 @@ class ForeignRegistry:
 @asynccontextmanager
 async def serving(some: list[Route]) -> AsyncIterator[str]:
     """These routes over HTTP, on a free port."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(Starlette(routes=some), log_level="error", lifespan="off"))
-    ended = asyncio.create_task(server.serve([listening]))
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    await ended
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with served(some, listener):
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 class Confluent:

@@ -1,22 +1,24 @@
-"""`truecopy schema`: what is registered on the log, what differs, and whether an app's events may be registered."""
+"""`truecopy schema`: what is registered on the log, what differs, whether events may be registered; and a server of it."""
 
+import asyncio
 import json
 import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from truecopy_bus.registry import Registry
 from truecopy_schemas.avro_schema import avro_schema, full_name
 from truecopy_schemas.errors import IncompatibleSchemaError
 from truecopy_schemas.registry import Registered, RegistryState
 from truecopy_services.app import Truecopy
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import APP_VARIABLE, Verb, app_argument, app_of
-from truecopy_services.errors import UsageError
+from truecopy_services.errors import SettingError, UsageError
 from truecopy_services.operating.entities import declared_entities, declared_events, named_among
 from truecopy_services.operating.lines import escaped
 from truecopy_services.operating.schema_changes import Judged, Standing, changes, find, judged, verdicts
-from truecopy_services.working import answering_within
+from truecopy_services.working import answering_within, stopped_by_signals
 
 __all__ = ["SCHEMA"]
 
@@ -25,16 +27,23 @@ NAMES = {
     "show": "one ID or SUBJECT[@VERSION]",
     "diff": "two of ID or SUBJECT[@VERSION]",
     "check": "entities",
+    "serve": "no name",
 }
+ADDRESS = "8081"
+"""Where Confluent's own registry listens; on the loopback."""
 
 
 def _arguments(parser: ArgumentParser) -> None:
     told = (
-        "list: all subjects; show: one schema; diff: two, field by field; check: may the app's events be registered? (else 1)"
+        "list: all subjects; show: one schema; diff: two, field by field; check: may the app's events be registered? (else 1); "
+        "serve: answer Confluent's clients, read-only, until SIGTERM"
     )
     parser.add_argument("what", choices=tuple(NAMES), help=told)
     app_argument(parser)
     parser.add_argument("name", metavar="NAME", nargs="*", help="; ".join(f"{what}: {names}" for what, names in NAMES.items()))
+    parser.add_argument(
+        "--http", metavar="HOST:PORT", default=ADDRESS, help=f"where to serve; by default {ADDRESS} on the loopback"
+    )
 
 
 async def _schema(arguments: Namespace, screen: Screen) -> Exit:
@@ -44,6 +53,8 @@ async def _schema(arguments: Namespace, screen: Screen) -> Exit:
     async with app.open(store=False) as service:
         async with answering_within(service.settings.timeout_s, "the registry of schemas on the log"):
             await service.registry.refresh()
+        if arguments.what == "serve":
+            return await _serve(service.registry, arguments.http, screen)
         registry = service.registry.state
     match arguments.what:
         case "list":
@@ -57,7 +68,7 @@ async def _schema(arguments: Namespace, screen: Screen) -> Exit:
 
 def _words(arguments: Namespace) -> tuple[Truecopy, list[str]]:
     """The app and the names. Where TRUECOPY_APP stands in for the app, the first word is a name."""
-    expected = {"list": 0, "show": 1, "diff": 2}.get(arguments.what)
+    expected = {"list": 0, "serve": 0, "show": 1, "diff": 2}.get(arguments.what)
     words = [word for word in (arguments.app, *arguments.name) if word is not None]
     if expected is None:
         return app_of(arguments.app), list(arguments.name)
@@ -66,6 +77,23 @@ def _words(arguments: Namespace) -> tuple[Truecopy, list[str]]:
     if len(words) != expected + 1:
         raise UsageError(f"`schema {arguments.what}` takes an app and {NAMES[arguments.what]}; see `truecopy schema --help`")
     return app_of(words[0]), words[1:]
+
+
+async def _serve(registry: Registry, address: str, screen: Screen) -> Exit:
+    try:
+        from truecopy_services.observing.serving import listening
+        from truecopy_services.registry_http import routes, served
+    except ImportError as fault:
+        missing = f"what serves it is not installed ({fault.name})"
+        raise SettingError(setting="--http", seen=missing, remedy="run: pip install 'truecopy[control]'") from None
+    stop = asyncio.Event()
+    with stopped_by_signals(stop, say=screen.say), listening(address, setting="--http") as listener:
+        host, port = listener.getsockname()[:2]
+        async with served(routes(registry), listener):
+            screen.say(f"schemas, read-only, until SIGTERM, on http://{f'[{host}]' if ':' in host else host}:{port}")
+            await stop.wait()
+    screen.finish({"served": True})
+    return Exit.GOOD
 
 
 def _say(screen: Screen, text: str) -> None:
@@ -170,4 +198,4 @@ def _clashes(clashes: Iterable[IncompatibleSchemaError]) -> list[dict[str, Any]]
     return [{"version": one.version, "path": one.path, "reason": one.reason, "remedy": one.remedy} for one in clashes]
 
 
-SCHEMA = Verb(name="schema", purpose="list, show, compare and check schemas", arguments=_arguments, act=_schema)
+SCHEMA = Verb(name="schema", purpose="list, show, compare, check and serve schemas", arguments=_arguments, act=_schema)

@@ -11,7 +11,7 @@ from typing import Any, Self
 from truecopy_bus.errors import LogUnavailableError, TopicMismatchError, TopicMissingError
 from truecopy_bus.genesis import absent, incarnation_in, new_incarnation
 from truecopy_bus.limits import BACKOFF_FIRST_S, BACKOFF_LAST_S, MARK_EVENTS_MAX
-from truecopy_bus.logs.chunk import checked_size
+from truecopy_bus.logs.chunk import checked_sizes
 from truecopy_bus.logs.kafka.reader import KafkaReader
 from truecopy_bus.logs.kafka.settings import REQUEST_BYTES_MAX, KafkaSettings
 from truecopy_bus.logs.kafka.upkeep import KeptCluster
@@ -131,8 +131,7 @@ class KafkaLog:
         if not records:
             raise ValueError("an append needs at least one record")
         self._expect_open()
-        for record in records:
-            checked_size(topic, record)
+        checked_sizes(topic, records)
         producer = None
         try:
             async with asyncio.timeout(self._settings.append_timeout_s), self._appending[topic, partition]:

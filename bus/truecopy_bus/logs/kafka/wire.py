@@ -266,11 +266,13 @@ class Producer:
         async with bounded(self._settings, doing, None):
             sent = []
             batch = self._producer.create_batch()
-            for record in records:
-                if not _added(batch, record):
+            add = batch.append
+            for key, value, at_ms, headers in records:  # the first of a batch always fits
+                if add(timestamp=at_ms, key=key, value=value, headers=[*headers]) is None:
                     sent.append(await self._send(batch, topic, partition))
                     batch = self._producer.create_batch()
-                    _added(batch, record)
+                    add = batch.append
+                    add(timestamp=at_ms, key=key, value=value, headers=[*headers])
             sent.append(await self._send(batch, topic, partition))
             landed = [await future for future in sent]
         if landed[0].offset < 0:
@@ -367,9 +369,3 @@ class Consumer:
                 came = await self._consumer.getmany(timeout_ms=int(wait_s * 1000), max_records=records_max)
                 records = [record for each in came.values() for record in each]
         return records
-
-
-def _added(batch: Any, record: Outgoing) -> bool:
-    """Whether the record still fitted. The first of a batch always does."""
-    added = batch.append(timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=list(record.headers))
-    return added is not None
