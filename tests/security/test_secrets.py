@@ -33,6 +33,7 @@ SECRETS = (PASSWORD, KEY_PASSWORD, WRONG, WRONG_KEY)
 WORDS = {"APP": "bank", "PROJECTION": "balance", "KEY": "a1", "TYPE": "Deposited", "JSON": '{"amount": 5}'}
 """What stands for an argument, by its name."""
 FLAGS = ("--kafka", "--postgres")
+SET = " (environment variable): "
 LASTING = {"run", "dev"}
 """Verbs that end when they are told to: a process for each."""
 UNDER_WAY = ("stop with", "does not let us in", "trying again", "truecopy: ")
@@ -230,10 +231,14 @@ def test_settings_show_no_secret() -> None:
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
-        pytest.param({"KAFKA_CA": "missing.pem"}, "TRUECOPY_KAFKA_CA: missing.pem can't be read", id="no authority"),
+        pytest.param(
+            {"KAFKA_CA": "missing.pem"},
+            f"TRUECOPY_KAFKA_CA{SET}missing.pem can't be read",
+            id="no authority",
+        ),
         pytest.param({"KAFKA_CERT": "client.crt"}, "TRUECOPY_KAFKA_KEY", id="no key"),
-        pytest.param({"KAFKA_KEY": "stranger.key"}, "TRUECOPY_KAFKA_KEY: the key in", id="another's key"),
-        pytest.param({"KAFKA_KEY_PASSWORD": "x"}, "TRUECOPY_KAFKA_KEY_PASSWORD: the key in", id="another password"),
+        pytest.param({"KAFKA_KEY": "stranger.key"}, f"TRUECOPY_KAFKA_KEY{SET}the key in", id="another's key"),
+        pytest.param({"KAFKA_KEY_PASSWORD": "x"}, f"TRUECOPY_KAFKA_KEY_PASSWORD{SET}the key in", id="another password"),
     ],
 )
 def test_a_file_that_can_not_be_used_is_usage_and_its_setting_is_named(

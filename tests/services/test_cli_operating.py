@@ -584,7 +584,6 @@ class TestDoctor:
     def test_servers_are_looked_at_and_their_passwords_are_not_shown(
         self, served: Bank, monkeypatch: pytest.MonkeyPatch, postgres_url: str
     ) -> None:
-        monkeypatch.setenv("TRUECOPY_KAFKA_PASSWORD", "hidden")
         monkeypatch.setenv("TRUECOPY_STORE", postgres_url + "?application_name=hidden")
 
         found = served("doctor", "bank")

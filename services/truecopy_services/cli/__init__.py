@@ -6,6 +6,7 @@ import sys
 import traceback
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from truecopy_bus.errors import AddressError, InvalidTokenError, TopicMissingError, UnavailableError
@@ -26,7 +27,7 @@ from truecopy_services.cli.status import STATUS
 from truecopy_services.cli.tail import TAIL
 from truecopy_services.cli.topics import TOPICS
 from truecopy_services.config import Settings
-from truecopy_services.errors import DeclarationError, UsageError
+from truecopy_services.errors import DeclarationError, SettingError, UsageError
 from truecopy_services.logs import configure
 
 __all__ = ["VERBS", "main"]
@@ -66,9 +67,10 @@ def main(words: Sequence[str] | None = None) -> int:
     screen = Screen(json="--json" in given)
     try:
         arguments = _parser().parse_args(given)
-        settings = Settings.load()
-        configure(settings.log_format, settings.log_level)
-        screen.logs = settings.log_format == "json"
+        with suppress(SettingError):  # the verb says so itself, if it needs settings at all
+            settings = Settings.load()
+            configure(settings.log_format, settings.log_level)
+            screen.logs = settings.log_format == "json"
         return int(asyncio.run(arguments.act(arguments, screen)))
     except TruecopyError as fault:
         code = next(code for classes, code in EXITS if isinstance(fault, classes))

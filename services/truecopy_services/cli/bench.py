@@ -7,8 +7,6 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from truecopy_services.benchmark import workload
-from truecopy_services.benchmark.measuring import catch_up, fill, latency, proven
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import Verb, count
 from truecopy_services.config import Settings
@@ -31,6 +29,10 @@ def _arguments(parser: ArgumentParser) -> None:
 
 async def _bench(arguments: Namespace, screen: Screen) -> Exit:
     """In a folder and on servers of its own, which end with it: no setting and nobody's data is touched."""
+    # Not before: to import it is to declare its entity, which is no user's.
+    from truecopy_services.benchmark import workload
+    from truecopy_services.benchmark.measuring import catch_up, fill, latency, proven
+
     events = arguments.events
     if events < workload.VERSIONS:
         raise UsageError(f"--events is {events}, expected {workload.VERSIONS} or more")
