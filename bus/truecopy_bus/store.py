@@ -97,7 +97,7 @@ class EventStore:
     async def transaction(self) -> AsyncIterator[Transaction]:
         """A transaction for business writes and events: commits at the end, rolls back when the block raises."""
         await self._learn()
-        async with self.database.transaction() as connection:
+        async with self.database.transaction(lent=True) as connection:
             yield Transaction(self, connection)
         self.committed.set()
         await reached(Point.PUBLISH_COMMITTED)

@@ -363,6 +363,7 @@ class SharedDatabaseSuite(DatabaseSuite):
             await connection.put(COUNTS, [("a", 1)])
 
         async with database.snapshot() as snapshot:
+            assert await snapshot.fetch("SELECT * FROM counts") == [("a", 1)]
             async with database.transaction() as connection:
                 await connection.put(COUNTS, [("a", 2), ("b", 2)])
             assert await snapshot.fetch("SELECT * FROM counts") == [("a", 1)]

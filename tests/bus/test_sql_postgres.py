@@ -190,3 +190,14 @@ async def test_a_commit_that_need_not_last_is_set_so(database: PostgresDatabase)
     for durable, setting in ((True, "on"), (False, "off")):
         async with database.transaction(durable=durable) as connection:
             assert await connection.fetch("SHOW synchronous_commit") == [(setting,)]
+
+
+async def test_what_a_lent_session_was_set_to_is_met_by_nobody_after_it(database: PostgresDatabase) -> None:
+    async with database.transaction(lent=True) as connection:
+        await connection.fetch("SET statement_timeout = 12345")
+        [(mine,)] = await connection.fetch("SELECT pg_backend_pid()")
+    async with database.transaction() as connection:
+        [(pid, timeout)] = await connection.fetch("SELECT pg_backend_pid(), current_setting('statement_timeout')")
+
+    assert pid == mine
+    assert timeout != "12345ms"

@@ -126,16 +126,20 @@ class Database(Protocol):
         """Create what is missing, in one transaction and safely beside others who do the same."""
         ...
 
-    def transaction(self, *, durable: bool = True) -> AbstractAsyncContextManager[Connection]:
+    def transaction(self, *, durable: bool = True, lent: bool = False) -> AbstractAsyncContextManager[Connection]:
         """A write transaction: commits at the end, rolls back when the block raises.
 
+        `lent`: statements of others are run in it, which may alter their session; nobody after it must find it altered.
         `durable=False` lets a PostgreSQL commit be acknowledged before its flush (`synchronous_commit = off`).
         Raises DatabaseUnavailableError within the connection's time limit.
         """
         ...
 
     def snapshot(self) -> AbstractAsyncContextManager[Connection]:
-        """A read-only transaction that sees one state of the whole database, whatever is written meanwhile."""
+        """A read-only transaction that sees one state of the whole database, whatever is written meanwhile.
+
+        That is its state at the first statement, or at some moment between the opening and that.
+        """
         ...
 
     async def flush(self) -> None:

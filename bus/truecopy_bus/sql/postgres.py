@@ -261,9 +261,9 @@ class PostgresDatabase:
                 await connection.execute(sql)
 
     @asynccontextmanager
-    async def transaction(self, *, durable: bool = True) -> AsyncIterator[Connection]:
+    async def transaction(self, *, durable: bool = True, lent: bool = False) -> AsyncIterator[Connection]:
         """See Database."""
-        async with self._within() as connection:
+        async with self._within(lent=lent) as connection:
             if not durable:
                 await connection.fetch("SET LOCAL synchronous_commit = off")
             yield connection
@@ -272,9 +272,7 @@ class PostgresDatabase:
     async def snapshot(self) -> AsyncIterator[Connection]:
         """See Database."""
         async with self._within(isolation="repeatable_read", readonly=True) as connection:
-            # The snapshot is taken by the first statement, not by BEGIN.
-            await connection.fetch("SELECT 1")
-            yield connection
+            yield connection  # the first statement takes the snapshot, BEGIN does not
 
     async def flush(self) -> None:
         """See Database. A standby holds nothing but what its primary has flushed."""
@@ -297,7 +295,7 @@ class PostgresDatabase:
             pool.terminate()
 
     @asynccontextmanager
-    async def _within(self, **options: Any) -> AsyncIterator[PostgresConnection]:
+    async def _within(self, *, lent: bool = False, **options: Any) -> AsyncIterator[PostgresConnection]:
         if self._pool is None:
             self._pool = asyncpg.create_pool(
                 self._url,
@@ -305,6 +303,7 @@ class PostgresDatabase:
                 max_size=POOL_CONNECTIONS_MAX,
                 timeout=min(CONNECT_TIMEOUT_S, self._timeout_s),
                 command_timeout=self._timeout_s,
+                reset=_as_it_is,
             )
         pool = self._pool
         with _connecting(self._name, self._url):
@@ -322,7 +321,21 @@ class PostgresDatabase:
         finally:
             ours.end()
             with suppress(DatabaseUnavailableError), answering(self._name):
+                if lent:
+                    await _reset(connection, self._timeout_s)
                 await pool.release(connection, timeout=self._timeout_s)
+
+
+async def _as_it_is(_: Any) -> None:
+    """What the pool does with a session that comes back: ours alter none, and a reset costs as much as a statement."""
+
+
+async def _reset(connection: Any, timeout_s: float) -> None:
+    try:
+        await connection.reset(timeout=timeout_s)
+    except BaseException:
+        connection.terminate()  # nobody may meet it as it is
+        raise
 
 
 def _public_name(url: str) -> str:

@@ -289,8 +289,8 @@ class SqliteDatabase:
                 await connection.fetch(sql)
 
     @asynccontextmanager
-    async def transaction(self, *, durable: bool = True) -> AsyncIterator[Connection]:  # noqa: ARG002
-        """See Database. `durable` changes nothing here: `synchronous` of the whole database does."""
+    async def transaction(self, *, durable: bool = True, lent: bool = False) -> AsyncIterator[Connection]:  # noqa: ARG002
+        """See Database. `durable` changes nothing here: `synchronous` of the whole database does; nor does `lent`."""
         try:
             async with self._turn(self._writer_free, "its writer"), self._within(self._writer, "BEGIN IMMEDIATE") as it:
                 yield it
