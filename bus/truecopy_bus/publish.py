@@ -5,6 +5,7 @@ number is replaced once the version is taken: no lock is held while a batch is e
 takes a version.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple, TypeAlias
@@ -63,10 +64,11 @@ def prepare(changes: Iterable[Change], tx: str | None) -> list[Prepared]:
 
 def demands(prepared: Iterable[Prepared]) -> list[tuple[str, str, int]]:
     """(entity, key, how many versions) of a batch, in the one order in which everybody locks heads."""
-    wanted: dict[tuple[str, str], int] = {}
-    for declared, key, _, _ in prepared:
-        wanted[declared.entity, key] = wanted.get((declared.entity, key), 0) + 1
-    return [(entity, key, many) for (entity, key), many in sorted(wanted.items())]
+    return [(entity, key, many) for (entity, key), many in sorted(_wanted(prepared).items())]
+
+
+def _wanted(prepared: Iterable[Prepared]) -> Counter[tuple[str, str]]:
+    return Counter((declared.entity, key) for declared, key, _, _ in prepared)
 
 
 def numbered(prepared: Sequence[Prepared], heads: Mapping[tuple[str, str], int]) -> list[int]:
@@ -74,7 +76,7 @@ def numbered(prepared: Sequence[Prepared], heads: Mapping[tuple[str, str], int])
 
     Raises VersionConflictError for the first event that expected another version before it.
     """
-    bases = {(entity, key): heads[entity, key] - many for entity, key, many in demands(prepared)}
+    bases = {place: heads[place] - many for place, many in _wanted(prepared).items()}
     versions = []
     for declared, key, expected, _ in prepared:
         place = declared.entity, key

@@ -67,8 +67,8 @@ def catch_up(figures: Mapping[str, float]) -> None:
     from matplotlib import pyplot
 
     panels = [(kind, regime) for kind in ("postgres", "sqlite") for regime in ("repeating", "spread")]
-    drawn, axes = pyplot.subplots(1, len(panels), figsize=(12, 3), sharex=True)
-    for axis, (kind, regime) in zip(axes, panels, strict=True):
+    drawn, axes = pyplot.subplots(2, 2, figsize=(10, 4.5), sharex=True)
+    for axis, (kind, regime) in zip(axes.flat, panels, strict=True):
         rates = {name: figures.get(f"catchup_{kind}_{regime}_{name}") for name in CONTENDERS}
         there = {name: rate for name, rate in rates.items() if rate is not None}
         bars = axis.barh(
@@ -77,8 +77,8 @@ def catch_up(figures: Mapping[str, float]) -> None:
             color=[OURS if name == "truecopy" else OTHERS for name in there],
         )
         axis.bar_label(bars, fmt="%.0f", padding=2)
-        axis.set_title(f"{kind}, {regime}")
-        axis.set_xlabel("1,000 events/s")
+        axis.margins(x=0.15)
+        axis.set_title(f"{kind}, {regime}, 1,000 events/s")
     _saved(drawn, "catch_up")
 
 
