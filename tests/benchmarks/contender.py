@@ -21,7 +21,7 @@ from truecopy_schemas.blocks import BlockDecoder
 from truecopy_schemas.codec import Decoder
 from truecopy_services import Settings
 from truecopy_services.benchmark import workload
-from truecopy_services.benchmark.measuring import Sightings, catch_up, fill, pace, proven, watched
+from truecopy_services.benchmark.measuring import LATENCY_WITHIN_S, Sightings, catch_up, fill, pace, proven, watched
 from truecopy_services.benchmark.workload import CustomerChanged, app
 from truecopy_services.working import spare_collector, work
 
@@ -100,8 +100,9 @@ async def owner(rate: float, events: int, **at: str) -> dict[str, Any]:
         running = tasks.create_task(work(service, stop, relay=True, projections=[]))
         warm = await pace(service, rate=rate, events=int(rate))
         # Making a topic is no part of a latency, and the outbox has no signal of its own.
-        while (await service.store.pending(workload.ENTITY)).count:  # noqa: ASYNC110
-            await asyncio.sleep(1 / rate)
+        async with asyncio.timeout(LATENCY_WITHIN_S):
+            while (await service.store.pending(workload.ENTITY)).count:  # noqa: ASYNC110
+                await asyncio.sleep(1 / rate)
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         committed_at = await pace(service, rate=rate, events=events)
