@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 REPORT := $(VENV)/real-servers
 ARGS ?=
+# Processes that tests are spread over. Each starts a Kafka and a PostgreSQL, some 700 MB.
+PROCESSES ?= 2
 # The demo needs the base install alone, unless it is asked to run on real servers.
 DEMO := $(VENV)/.base
 ifneq ($(or $(findstring --kafka,$(ARGS)),$(findstring --postgres,$(ARGS))),)
@@ -23,7 +25,7 @@ demo: $(DEMO) ## run the demo; ARGS="--kafka --postgres" runs it on real servers
 
 test: $(VENV)/.dev ## run all tests on real servers; ARGS goes to pytest
 	@rm -f $(REPORT); status=0; \
-	TRUECOPY_REQUIRE_SERVERS=1 TRUECOPY_SERVERS_REPORT=$(REPORT) $(BIN)/pytest $(ARGS) || status=$$?; \
+	TRUECOPY_REQUIRE_SERVERS=1 TRUECOPY_SERVERS_REPORT=$(REPORT) $(BIN)/pytest -n $(PROCESSES) --dist loadfile $(ARGS) || status=$$?; \
 	cat $(REPORT); exit $$status
 
 # Each point five times, each time on another history, on all four pairs of log and database; fifty random kills on each pair.
