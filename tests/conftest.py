@@ -4,7 +4,7 @@ With TRUECOPY_REQUIRE_SERVERS=1, which `make test` sets, a whole run fails when 
 servers, or when a test was skipped. TRUECOPY_TEST_KAFKA and TRUECOPY_TEST_POSTGRES name servers to use in
 place of our own; production's TRUECOPY_KAFKA and TRUECOPY_POSTGRES are never read here, on purpose.
 
-`make test` spreads the files of tests over processes (pytest-xdist); each has servers of its own and tells its account at its end.
+`make test` spreads the files over processes (pytest-xdist); each has servers of its own and tells its account at its end.
 """
 
 import os
@@ -142,7 +142,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object | None) -> None:
+def pytest_testnodedown(node: Any) -> None:
     """Take in the account of a process that ended; one that died has none, and its test has failed."""
     ran, met = getattr(node, "workeroutput", {}).get("real servers", ({}, {}))
     runs.update(ran)
