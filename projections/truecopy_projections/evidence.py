@@ -18,7 +18,7 @@ from truecopy_projections.digest import bucket_of, differing, row_hash, vector
 from truecopy_projections.drill import drill
 from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.following import followed
-from truecopy_projections.limits import CHECK_POLL_S
+from truecopy_projections.limits import BUCKETS, CHECK_POLL_S
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import Reference, replay
 from truecopy_projections.replica import Replica, Snapshot
@@ -238,14 +238,15 @@ def _folded(projection: Projection[Any], reference: Reference, states: Mapping[i
 async def _scrub(
     snapshot: Snapshot, projection: Projection[Any], states: Mapping[int, PartitionState]
 ) -> tuple[dict[int, bytes], dict[int, bytes]]:
-    """Hash every stored row again. Rows of a partition that does not exist are told with partition -1."""
+    """Hash every stored row again. Rows of a partition or a bucket that does not exist are told with partition -1."""
     again: dict[int, list[tuple[int, bytes]]] = {p: [] for p in states}
     kept: dict[int, list[tuple[int, bytes]]] = {p: [] for p in states}
     async for batch in snapshot.rows(projection):
         for key, partition, row in batch:
-            p = partition if partition in states else -1
-            again.setdefault(p, []).append((bucket_of(key), row_hash(projection.id, key, row.values)))
-            kept.setdefault(p, []).append((bucket_of(key), row.hash))
+            bucket = bucket_of(key) if row.astray is None else row.astray
+            p = partition if partition in states and bucket in range(BUCKETS) else -1
+            again.setdefault(p, []).append((bucket % BUCKETS, row_hash(projection.id, key, row.values)))
+            kept.setdefault(p, []).append((bucket % BUCKETS, row.hash))
     return {p: vector(pairs) for p, pairs in again.items()}, {p: vector(pairs) for p, pairs in kept.items()}
 
 
