@@ -30,10 +30,15 @@ async def drill(
     if places is not None and not places:
         return []
     stored: dict[str, dict[SubKey, tuple[int, StoredRow]]] = {}
+    astray: list[Difference] = []
     buckets = None if places is None else {bucket for _, bucket in places}
-    async for batch in snapshot.rows(projection):
+    async for batch in snapshot.rows(projection, buckets=buckets):
         for key, partition, row in batch:
-            if buckets is None or bucket_of(key) in buckets:
+            if row.astray is not None:
+                fields = {"_bucket": (row.astray, bucket_of(key))}
+                sub = projection.sub_key(row.values)
+                astray.append(Difference(key=key, row=sub, kind=Kind.GHOST, version=0, fields=fields))
+            else:
                 stored.setdefault(key, {})[projection.sub_key(row.values)] = partition, row
     homes = reference.partition if reference is not None else {}
     keys = {
@@ -44,12 +49,10 @@ async def drill(
         or any((p, bucket_of(key)) in places or (-1, bucket_of(key)) in places for p, _ in stored.get(key, {}).values())
     }
     versions: dict[str, int] = {}
-    async for states in snapshot.keys(projection):
+    async for states in snapshot.keys(projection, buckets=buckets):
         versions |= {key: state.applied for key, _, state in states if key in keys}
-    found: list[Difference] = []
-    for key in sorted(keys):
-        found += _in_key(projection, key, stored.get(key, {}), reference, versions.get(key, 0))
-    return found
+    found = [one for key in keys for one in _in_key(projection, key, stored.get(key, {}), reference, versions.get(key, 0))]
+    return sorted([*found, *astray], key=lambda one: one.key)
 
 
 def _in_key(

@@ -20,7 +20,7 @@ from truecopy_projections.drill import drill
 from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.folding import Folded, Place, fold_log
 from truecopy_projections.following import followed
-from truecopy_projections.limits import CHECK_POLL_S
+from truecopy_projections.limits import BUCKETS, CHECK_POLL_S
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import Reference
 from truecopy_projections.replica import Replica, Snapshot
@@ -252,16 +252,18 @@ async def _keys(
 async def _scrub(
     snapshot: Snapshot, projection: Projection[Any], states: Mapping[int, PartitionState]
 ) -> tuple[dict[int, bytes], dict[int, bytes], int]:
-    """Hash every stored row again, and count them. Rows of a partition that does not exist are told with partition -1."""
+    """Hash every stored row again, and count them. Rows of a partition or a bucket that does not exist are told with -1."""
     again = {p: Tally() for p in states}
     kept = {p: Tally() for p in states}
     rows = 0
     async for batch in snapshot.rows(projection):
         rows += len(batch)
         for key, partition, row in batch:
-            p = partition if partition in states else -1
-            again.setdefault(p, Tally()).add(bucket_of(key), row_hash(projection.id, key, row.values))
-            kept.setdefault(p, Tally()).add(bucket_of(key), row.hash)
+            bucket = bucket_of(key) if row.astray is None else row.astray
+            p = partition if partition in states and bucket in range(BUCKETS) else -1
+            bucket = min(max(bucket, 0), BUCKETS - 1)  # with which a read of buckets meets what is beyond them
+            again.setdefault(p, Tally()).add(bucket, row_hash(projection.id, key, row.values))
+            kept.setdefault(p, Tally()).add(bucket, row.hash)
     return {p: one.vector() for p, one in again.items()}, {p: one.vector() for p, one in kept.items()}, rows
 
 

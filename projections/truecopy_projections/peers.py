@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from truecopy_bus.errors import UnavailableError
 from truecopy_bus.fold import DIGEST_MODULUS
-from truecopy_projections.digest import bucket_of, differing
+from truecopy_projections.digest import differing
 from truecopy_projections.drill import drill
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.evidence import Evidence, suspects
@@ -236,8 +236,8 @@ async def _differing(
 async def keys_of(projection: Projection[Any], snapshot: Snapshot, buckets: Collection[int]) -> dict[str, tuple[int, KeyState]]:
     """The source keys in these buckets, each with its partition."""
     found: dict[str, tuple[int, KeyState]] = {}
-    async for batch in snapshot.keys(projection):
-        found |= {key: (p, state) for key, p, state in batch if bucket_of(key) in buckets}
+    async for batch in snapshot.keys(projection, buckets=buckets):
+        found |= {key: (p, state) for key, p, state in batch}
     return found
 
 
@@ -249,9 +249,9 @@ async def taken(
     known = await keys_of(projection, snapshot, buckets)
     for key, (p, state) in known.items():
         reference.heads[key], reference.applied[key], reference.partition[key] = state.head, state.applied, p
-    async for batch in snapshot.rows(projection):
+    async for batch in snapshot.rows(projection, buckets=buckets):
         for key, p, row in batch:
-            if bucket_of(key) in buckets:
+            if row.astray is None:
                 reference.partition.setdefault(key, p)
                 reference.rows.setdefault(key, {})[projection.sub_key(row.values)] = row.values
     return reference, known

@@ -47,12 +47,19 @@ class Snapshot(Protocol):
         """By partition; empty when the replica holds no such projection (`name@version`)."""
         ...
 
-    def rows(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
-        """All rows in batches, as (source key, partition, row), in no order."""
+    def rows(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
+        """The rows of these buckets of the digests (None: all) in batches, as (source key, partition, row), in no order.
+
+        They are those stored under these buckets; one whose key has another is `astray`, and is missing there.
+        """
         ...
 
-    def keys(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
-        """All source keys in batches, as (key, partition, state), in no order."""
+    def keys(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
+        """The source keys of these buckets (None: all) in batches, as (key, partition, state), in no order."""
         ...
 
     async def get(self, projection: Projection[Any], key: str) -> tuple[KeyState | None, Sequence[StoredRow]]:

@@ -18,6 +18,7 @@ from uuid import UUID
 from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.leases import Fence
 from truecopy_bus.sql import Column, Kind
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.limits import CHECKPOINTS_KEPT, SCAN_ROWS
 from truecopy_projections.projection import Projection, SubKey
@@ -217,15 +218,21 @@ class _MemorySnapshot:
         contents = self._contents.get(projection)
         return dict(contents.states) if contents else {}
 
-    async def rows(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
+    async def rows(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
         if (contents := self._of(projection)) is not None:
-            flat = ((key, part, row) for key, rows in contents.rows.items() for part, row in rows.values())
+            found = ((key, rows) for key, rows in contents.rows.items() if buckets is None or bucket_of(key) in buckets)
+            flat = ((key, part, row) for key, rows in found for part, row in rows.values())
             while batch := list(islice(flat, SCAN_ROWS)):
                 yield batch
 
-    async def keys(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
+    async def keys(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
         if (contents := self._of(projection)) is not None:
-            flat = ((key, part, state) for key, (part, state) in contents.keys.items())
+            found = ((key, kept) for key, kept in contents.keys.items() if buckets is None or bucket_of(key) in buckets)
+            flat = ((key, part, state) for key, (part, state) in found)
             while batch := list(islice(flat, SCAN_ROWS)):
                 yield batch
 

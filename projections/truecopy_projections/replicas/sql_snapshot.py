@@ -5,11 +5,12 @@ acknowledged before their flush, and what checks remember of a projection.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from truecopy_bus.sql import Connection
 from truecopy_bus.sql.statements import listed, quoted
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import OtherServiceError
 from truecopy_projections.limits import SCAN_ROWS
 from truecopy_projections.projection import Projection
@@ -25,6 +26,7 @@ from truecopy_projections.replicas.tables import (
     state_of,
     stored_of,
     waiting_of,
+    within,
 )
 from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState, StoredRow, Waiting
 from truecopy_schemas.errors import NewerFormatError
@@ -108,17 +110,24 @@ class SqlSnapshot:
         rows = await self._connection.pick(PARTITIONS, ("projection",), [(projection,)])
         return {state.partition: state for state in map(state_of, sorted(rows, key=lambda row: row[1]))}
 
-    async def rows(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
+    async def rows(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
         if check(self._meta, projection):
             columns = listed(tuple(column.name for column in projection.shape.columns))
-            sql = f"SELECT {columns} FROM {quoted(projection.table)}"
-            async for batch in self._connection.stream(sql, rows_max=SCAN_ROWS):
+            where, limits = within("_bucket", buckets)
+            sql = f"SELECT {columns} FROM {quoted(projection.table)} WHERE {where}"
+            async for batch in self._connection.stream(sql, *limits, rows_max=SCAN_ROWS):
                 yield [stored_of(projection, row) for row in batch]
 
-    async def keys(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
+    async def keys(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
         if check(self._meta, projection):
-            async for batch in self._connection.stream(all_keys(projection), rows_max=SCAN_ROWS):
-                yield [key_of(row) for row in batch]
+            sql, limits = all_keys(projection, buckets)
+            async for batch in self._connection.stream(sql, *limits, rows_max=SCAN_ROWS):
+                # What lies under another bucket than its own is found by no load: to whoever asks, it is not there.
+                yield [key_of(row) for row in batch if row[-1] == bucket_of(row[0])]
 
     async def get(self, projection: Projection[Any], key: str) -> tuple[KeyState | None, Sequence[StoredRow]]:
         if not check(self._meta, projection):
