@@ -61,6 +61,9 @@ async def check(
         claims = by_peers(compared, claims[0].facts) or claims[0], claims[1]
     else:
         found = replace(found, differences=await explained(projection, log, schemas, topic=name, found=found))
+        if parted := {name for one in found.differences if one.explanation for name in one.explanation.parted}:
+            blamed = f"{claims[0].why}; the reducer is not deterministic: fields {', '.join(sorted(parted))}"
+            claims = replace(claims[0], why=blamed), claims[1]
     return _report(projection, replica, found, *claims, peers=compared)
 
 

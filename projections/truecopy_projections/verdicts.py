@@ -86,7 +86,7 @@ class Difference:
     """One row that is not what the log, or a peer, holds. `fields` maps a field's name to (stored, expected).
 
     The field `_hash` stands for the hash kept beside the row. `version` is the source key's, as applied. `stored` and `meant`
-    are the two rows, None for no row.
+    are the two rows, None for no row; `partition` is the key's, where nobody knows the key that of the stored row.
     """
 
     key: str
@@ -94,6 +94,7 @@ class Difference:
     kind: Kind
     version: int
     fields: Mapping[str, tuple[Any, Any]]
+    partition: int = field(default=-1, compare=False, repr=False)
     stored: Values | None = field(default=None, compare=False, repr=False)
     meant: Values | None = field(default=None, compare=False, repr=False)
     explanation: Explanation | None = field(default=None, compare=False, repr=False)
