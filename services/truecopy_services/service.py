@@ -1,5 +1,7 @@
 """A service that is open: its log, its event store and its replica, and what is done with them."""
 
+import os
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,7 +16,7 @@ from truecopy_bus.store import EventStore
 from truecopy_bus.token import Token
 from truecopy_projections.certificate import certify, signing_key
 from truecopy_projections.check import check
-from truecopy_projections.limits import REPAIR_ROWS_MAX
+from truecopy_projections.limits import REPAIR_ROWS_MAX, REPAIR_SHARE_MAX
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import Repair, repair
 from truecopy_projections.replica import Replica
@@ -89,17 +91,32 @@ class Service:
                 for projection in projections or self.projections.values()
             ]
 
-    async def repair(self, projection: Projection[Any], *, apply: bool = False, rows_max: int = REPAIR_ROWS_MAX) -> Repair:
-        """Plan the repair of a projection's rows from the log; carry it out with `apply`. Raises RepairRefusedError."""
-        return await repair(
-            projection,
-            self.replica_adapter,
-            self.log,
-            self.schemas(projection),
-            topic=self.topic(projection),
-            apply=apply,
-            rows_max=rows_max,
-        )
+    async def repair(
+        self,
+        projection: Projection[Any],
+        *,
+        apply: bool = False,
+        rows_max: int = REPAIR_ROWS_MAX,
+        share_max: float = REPAIR_SHARE_MAX,
+        peer: str | Replica | None = None,
+    ) -> Repair:
+        """Plan the repair of a projection's rows from the log, or from a certified `peer`; carry it out with `apply`.
+
+        Raises RepairRefusedError, UsageError for a peer's address that is none.
+        """
+        async with opened_peers(self.settings, () if peer is None else (peer,)) as opened:
+            return await repair(
+                projection,
+                self.replica_adapter,
+                self.log,
+                self.schemas(projection),
+                topic=self.topic(projection),
+                apply=apply,
+                rows_max=rows_max,
+                share_max=share_max,
+                peer=opened[0] if opened else None,
+                by=f"{self.name}, process {os.getpid()} on {socket.gethostname()}",
+            )
 
     async def certify(self, report: Report) -> Mapping[str, Any]:
         """Sign an EQUAL report with the key in `signing.key` under `home`, and keep it in the replica. Raises NotEqualError."""
