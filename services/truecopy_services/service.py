@@ -16,6 +16,7 @@ from truecopy_bus.store import EventStore
 from truecopy_bus.token import Token
 from truecopy_projections.certificate import certify, signing_key
 from truecopy_projections.check import check
+from truecopy_projections.errors import NotEqualError
 from truecopy_projections.limits import REPAIR_ROWS_MAX, REPAIR_SHARE_MAX
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import Repair, repair
@@ -119,7 +120,12 @@ class Service:
             )
 
     async def certify(self, report: Report) -> Mapping[str, Any]:
-        """Sign an EQUAL report with the key in `signing.key` under `home`, and keep it in the replica. Raises NotEqualError."""
+        """Sign what a whole check found EQUAL with the key in `signing.key` under `home`, and keep it in the replica.
+
+        Raises NotEqualError.
+        """
+        if report.quick:
+            raise NotEqualError(f"{report.projection}: a quick check proves too little to be certified; certify a whole one")
         self.settings.home.mkdir(parents=True, exist_ok=True)
         key = signing_key(self.settings.home / "signing.key")
         return await certify(self.projections[report.projection], self.replica_adapter, report, key)

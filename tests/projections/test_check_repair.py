@@ -1,4 +1,4 @@
-"""Repairs: from the log and from a peer that is proven right, within limits, and with a journal that says who and from where."""
+"""Repairs: from the log and from a peer that is proven right, within limits, and with a journal of who did it from where."""
 
 from pathlib import Path
 from typing import Any
