@@ -4,6 +4,7 @@ __all__ = [
     "BATCH_GROWTH_MAX",
     "BATCH_LEASE_SHARE",
     "BATCH_RECORDS_FIRST",
+    "BECAUSE_CHARS_MAX",
     "BUCKETS",
     "CHECKPOINTS_KEPT",
     "CHECK_POLL_S",
@@ -73,5 +74,7 @@ REPAIR_LEASE_S = 300.0
 """Seconds for which a repair holds all partitions while it folds the log. It gives them back at its end."""
 REPLAY_STALL_S = 10.0
 """Seconds without a record after which a fold of the log is given up."""
+BECAUSE_CHARS_MAX = 500
+"""Characters of the reason that a certificate may give for what went back: a sentence or three."""
 REPAIR_ROWS_MAX = 10_000
 """Rows that one repair changes at most without being told to: above this, rebuild."""

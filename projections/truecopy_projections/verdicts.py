@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any
 
 from truecopy_projections.projection import SubKey
+from truecopy_projections.state import Checkpoint
 
 __all__ = ["Claim", "Difference", "Kind", "Report", "Verdict", "difference_json", "worst"]
 
@@ -67,7 +68,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What one check of one projection in one replica found, at `positions` (partition -> next offset)."""
+    """What one check of one projection in one replica found, at `positions` (partition -> next offset).
+
+    `counts` are the events of each partition, `marks` the last checkpoint of each that was judged EQUAL.
+    """
 
     projection: str
     entity: str
@@ -83,6 +87,8 @@ class Report:
     parked: Sequence[str]
     fingerprints: Sequence[str]
     checked_at_ms: int
+    counts: Mapping[int, int] = field(default_factory=dict)
+    marks: Mapping[int, Checkpoint] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:

@@ -236,8 +236,8 @@ class _MemorySnapshot:
         contents = self._contents.get(projection)
         return [one for _, one in sorted(contents.waiting.items())] if contents else ()
 
-    async def journal(self, kind: str) -> Sequence[JournalEntry]:
-        return [json.loads(entry) for said, entry in self._journal if said == kind]
+    async def journal(self, kind: str, *, newest: int | None = None) -> Sequence[JournalEntry]:
+        return [json.loads(entry) for said, entry in self._journal if said == kind][-newest if newest else 0 :]
 
     def _of(self, projection: Projection[Any]) -> _Contents | None:
         if (contents := self._contents.get(projection.id)) is not None:
