@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from truecopy_bus.log import Log
-from truecopy_projections.certificate import verify
+from truecopy_projections.certificate import newest_certificate
 from truecopy_projections.claims import delivered
 from truecopy_projections.digest import bucket_of, differing, row_hash, total, with_buckets
 from truecopy_projections.drill import drill
@@ -31,11 +31,22 @@ __all__ = ["peer_truth"]
 _Keys = Mapping[str, tuple[int, KeyState]]
 
 
-async def peer_truth(projection: Projection[Any], replica: Replica, peer: Replica, log: Log, *, topic: str) -> Truth:
-    """Compare a replica with a peer that may be believed. Raises RepairRefusedError where it may not, and like check."""
+async def peer_truth(
+    projection: Projection[Any],
+    replica: Replica,
+    peer: Replica,
+    log: Log,
+    *,
+    topic: str,
+    trusted: Collection[str] | None = None,
+) -> Truth:
+    """Compare a replica with a peer that may be believed: certified by one of the `trusted` keys (None: by any), and right now.
+
+    Raises RepairRefusedError where it may not, and like check.
+    """
     if why := incomparable(projection, await side_of(projection, replica), await side_of(projection, peer)):
         raise RepairRefusedError(f"{projection.id}: nothing to repair from: {peer.name}: {why}")
-    await _refuse_unproven(projection, peer, log, topic)
+    await _refuse_unproven(projection, peer, log, topic, trusted)
     async with replica.snapshot() as mine, peer.snapshot() as theirs:
         own, others = await held(projection, replica, mine), await held(projection, peer, theirs)
         await _refuse_rotten(projection, peer, theirs, others)
@@ -75,16 +86,21 @@ async def peer_truth(projection: Projection[Any], replica: Replica, peer: Replic
     )
 
 
-async def _refuse_unproven(projection: Projection[Any], peer: Replica, log: Log, topic: str) -> None:
+async def _refuse_unproven(
+    projection: Projection[Any], peer: Replica, log: Log, topic: str, trusted: Collection[str] | None
+) -> None:
     seen = await glance(projection, peer, log, topic=topic, wait_s=CHECK_WAIT_S)
     claim = delivered(seen.found, foreign=projection.foreign is not None)
     if claim.verdict is not Verdict.EQUAL:
         raise RepairRefusedError(f"{projection.id}: {peer.name} is no truth: delivered is {claim.verdict.name}: {claim.why}")
     async with peer.snapshot() as theirs:
-        known = [one for one in await theirs.journal("certificate") if one["projection"] == projection.id]
+        known = await newest_certificate(projection, theirs)
     incarnation = next(iter(seen.found.states.values())).incarnation
-    if not known or known[-1]["incarnation"] != incarnation or not verify(known[-1]):
-        raise RepairRefusedError(f"{projection.id}: {peer.name} has no valid certificate; check it there with --certify first")
+    if known is None or known.incarnation != incarnation or not known.is_signed():
+        raise RepairRefusedError(f"{projection.id}: {peer.name} has no valid certificate; certify it there first")
+    if trusted is not None and known.public_key not in trusted:
+        signer = f"the certificate of {peer.name} is signed by {known.public_key}, which is not trusted here"
+        raise RepairRefusedError(f"{projection.id}: {signer}; ask whose key it is, and pin it")
 
 
 async def _refuse_rotten(

@@ -6,7 +6,7 @@ large a share of them, are refused: then something else is wrong, and has to be 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,19 +65,21 @@ async def repair(
     rows_max: int = REPAIR_ROWS_MAX,
     share_max: float = REPAIR_SHARE_MAX,
     peer: Replica | None = None,
+    trusted: Collection[str] | None = None,
     by: str = "",
 ) -> Repair:
     """Plan, and with `apply` carry out, the repair of one projection in one replica, from the fold of the log or from `peer`.
 
-    `by` is who the journal says did it. Raises RepairRefusedError (more than `rows_max` rows, or than `share_max` of all where
-    these are more than a few; no whole log to fold; a peer that is not proven right), and like check.
+    A peer's certificate has to be of one of the `trusted` public keys, None for any. `by` is who the journal says did it.
+    Raises RepairRefusedError (more than `rows_max` rows, or than `share_max` of all where these are more than a few; no whole
+    log to fold; a peer that is not proven right), and like check.
     """
     name = topic or projection.entity
 
     async def truth() -> Truth:
         if peer is None:
             return await log_truth(projection, replica, log, schemas, topic=name)
-        return await peer_truth(projection, replica, peer, log, topic=name)
+        return await peer_truth(projection, replica, peer, log, topic=name, trusted=trusted)
 
     if not apply:
         return _planned(projection, await truth(), rows_max, share_max)

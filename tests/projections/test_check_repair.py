@@ -7,11 +7,12 @@ import pytest
 from tests.projections.bank import Deposited, balance, entries
 from tests.projections.town import TOPIC, Town
 
-from truecopy_projections.certificate import certify, signing_key
+from truecopy_projections.certificate import certify
 from truecopy_projections.errors import RepairRefusedError
 from truecopy_projections.limits import REPAIR_ROWS_FREE
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import Repair, repair
+from truecopy_projections.signing_keys import signing_key
 from truecopy_projections.verdicts import Kind, Verdict
 
 
@@ -22,7 +23,7 @@ async def mend(town: Town, projection: Projection[Any] = balance, **how: Any) ->
 async def certified(town: Town, tmp_path: Path, projection: Projection[Any] = balance) -> None:
     """Certify the peer."""
     report = await town._replace(replica=town.peer).check(projection)
-    await certify(projection, town.peer, report, signing_key(tmp_path / "key"))
+    await certify(projection, town.peer, town.log, report, signing_key(tmp_path / "key"))
 
 
 async def spoil(town: Town, projection: Projection[Any], key: str = "k1") -> None:
@@ -105,6 +106,8 @@ async def test_a_peer_without_a_certificate_or_whose_own_rows_differ_is_no_truth
     await certified(village, tmp_path)
     _, rows = await village._replace(replica=village.peer).stored(balance, "k3")
     await village.damage(balance, "k3", {(): (*rows[()].values[:-1], 77)}, replica=village.peer)
+    with pytest.raises(RepairRefusedError, match="not trusted here"):
+        await mend(village, peer=village.peer, trusted=["another's key"])
     with pytest.raises(RepairRefusedError, match="not what was written"):
         await mend(village, peer=village.peer)
 

@@ -66,7 +66,7 @@ async def _repair(arguments: Namespace, screen: Screen) -> Exit:
                 await fresh_mark(service, projection, asked_by=f"truecopy repair of {service.name}")
                 (report,) = await service.check(projection, deep=True)
             if report.verdict is Verdict.EQUAL:
-                certificate = dict(await service.certify(report))
+                certificate = (await service.certify(report)).as_json()
             good = certificate is not None
             screen.say(f"{projection.id} is {report.verdict.name}{' and certified' if good else ', so it is not certified'}")
     screen.finish({**done.as_json(), **({"certificate": certificate} if arguments.certify else {})})
