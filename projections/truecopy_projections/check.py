@@ -14,7 +14,7 @@ from typing import Any
 from truecopy_bus.log import Log
 from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.claims import computed, delivered, stored, wrong_keys
-from truecopy_projections.evidence import Evidence, gather
+from truecopy_projections.evidence import Evidence, gather, judged
 from truecopy_projections.explain import explained
 from truecopy_projections.limits import CHECK_WAIT_S
 from truecopy_projections.peers import compare, drilled
@@ -94,4 +94,6 @@ def _report(
         checked_at_ms=time.time_ns() // 1_000_000,
         quick=quick,
         peers=peers,
+        counts={p: state.count for p, state in found.states.items()},
+        marks={p: last for p, last in judged(found.checkpoints).items() if last.verdict is MarkVerdict.EQUAL},
     )

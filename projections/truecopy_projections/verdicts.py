@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any
 
 from truecopy_projections.projection import SubKey
+from truecopy_projections.state import Checkpoint
 
 __all__ = [
     "Claim",
@@ -140,6 +141,7 @@ class Report:
     """What one check of one projection in one replica found, at `positions` (partition -> next offset).
 
     `quick` says that neither log nor rows were read for it. `peers` are the comparisons that were asked for.
+    `counts` are the events of each partition, `marks` the last checkpoint of each that was judged EQUAL.
     """
 
     projection: str
@@ -158,6 +160,8 @@ class Report:
     checked_at_ms: int
     quick: bool = False
     peers: Sequence[Comparison] = ()
+    counts: Mapping[int, int] = field(default_factory=dict)
+    marks: Mapping[int, Checkpoint] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:

@@ -8,6 +8,7 @@ from tests.limits.clock import Clock
 from tests.limits.drives import BRIEF_S, default, drives
 from tests.limits.history import TOPIC, copied, deposited, history
 from tests.limits.metered import MeteredLog, MeteredReplica, steps
+from tests.projections.test_certificate_form import issued
 
 from truecopy_bus import limits as bus
 from truecopy_bus.errors import LogUnavailableError, TopicMissingError
@@ -15,7 +16,7 @@ from truecopy_bus.registry import Registry
 from truecopy_bus.token import Token
 from truecopy_projections import evidence, limits, reference
 from truecopy_projections.check import check
-from truecopy_projections.errors import NotReachedError, RepairRefusedError
+from truecopy_projections.errors import InvalidCertificateError, NotReachedError, RepairRefusedError
 from truecopy_projections.reference import replay
 from truecopy_projections.repair import repair
 from truecopy_projections.state import StoredRow
@@ -144,3 +145,10 @@ async def rows_of_a_repair() -> None:
     with pytest.raises(RepairRefusedError, match="3 rows differ, the limit is 2"):
         await repair(copied, replica, log, registry, apply=True, rows_max=2)
     assert len((await repair(copied, replica, log, registry, apply=True, rows_max=3)).planned) == 3
+
+
+@drives("projections.BECAUSE_CHARS_MAX")
+def the_reason_of_a_certificate() -> None:
+    assert issued(because="x" * limits.BECAUSE_CHARS_MAX).is_signed()
+    with pytest.raises(InvalidCertificateError, match=f"at most {limits.BECAUSE_CHARS_MAX}"):
+        issued(because="x" * (limits.BECAUSE_CHARS_MAX + 1))

@@ -255,8 +255,8 @@ class _MemorySnapshot:
         contents = self._contents.get(projection)
         return [one for _, one in sorted(contents.waiting.items())] if contents else ()
 
-    async def journal(self, kind: str) -> Sequence[JournalEntry]:
-        return [json.loads(entry) for said, entry in self._journal if said == kind]
+    async def journal(self, kind: str, *, newest: int | None = None) -> Sequence[JournalEntry]:
+        return [json.loads(entry) for said, entry in self._journal if said == kind][-newest if newest else 0 :]
 
     async def remembered(self, projection: str, what: str) -> JournalEntry | None:
         found = self._remembered.get((projection, what))

@@ -162,11 +162,14 @@ class SqlSnapshot:
         rows = await self._connection.pick(WAITING, ("projection",), [(projection,)])
         return [waiting_of(row) for row in sorted(rows, key=lambda row: row[1:3])]
 
-    async def journal(self, kind: str) -> Sequence[JournalEntry]:
+    async def journal(self, kind: str, *, newest: int | None = None) -> Sequence[JournalEntry]:
         if not self._meta:
             return ()
-        rows = await self._connection.fetch("SELECT entry FROM truecopy_journal WHERE kind = $1 ORDER BY id", kind)
-        return [json.loads(row[0]) for row in rows]
+        limit = "" if newest is None else f"LIMIT {newest:d}"
+        rows = await self._connection.fetch(
+            f"SELECT entry FROM truecopy_journal WHERE kind = $1 ORDER BY id DESC {limit}", kind
+        )
+        return [json.loads(row[0]) for row in reversed(rows)]
 
     async def remembered(self, projection: str, what: str) -> JournalEntry | None:
         found = self._meta.get(remembered_name(projection, what))
