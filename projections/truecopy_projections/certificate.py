@@ -63,12 +63,18 @@ async def certify(
     """Sign what `report` found, keep it in the replica's journal, and publish it, with those that a crash left unpublished.
 
     `namespace` prefixes the topic. `because` says why positions go back, or why a chain goes on behind a fork. Raises
-    NotEqualError unless the report's verdict is EQUAL, or if positions went back and nothing says why;
+    NotEqualError unless the report is a whole one whose verdict is EQUAL, or if positions went back and nothing says why;
     InvalidCertificateError for one that would be too long, with nothing written; TopicMismatchError for a topic of
     certificates that may forget; LogUnavailableError, after which the certificate may stand in the journal.
     """
     if report.verdict is not Verdict.EQUAL:
         raise NotEqualError(f"{report.projection} in {report.replica} is {report.verdict.name}, and only EQUAL is certified")
+    if report.quick or "through" in report.computed.facts:
+        how = "quickly" if report.quick else "against peers"
+        raise NotEqualError(
+            f"{report.projection} in {report.replica} was checked {how}, and only what equals the fold of the log is "
+            "certified; check it as a whole"
+        )
     topic = namespace + CERTIFICATES_TOPIC
     mine = await certificates(projection, replica)
     chain = mine[0].chain if mine else secrets.token_hex(16)

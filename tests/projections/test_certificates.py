@@ -40,7 +40,7 @@ from truecopy_projections.reference import replay
 from truecopy_projections.replicas import MemoryReplica, open_replica
 from truecopy_projections.retracing import retrace
 from truecopy_projections.signing_keys import pin, public_key, signing_key, trusted_keys
-from truecopy_projections.verdicts import Report
+from truecopy_projections.verdicts import Report, Verdict
 from truecopy_projections.worker import Worker
 from truecopy_schemas.codec import encode
 from truecopy_schemas.framing import frame
@@ -141,6 +141,15 @@ async def test_only_what_is_equal_is_certified(world: World) -> None:
     with pytest.raises(NotEqualError, match="DIVERGED"):
         await certified(world, await equal(world))
     assert await certificates(balance, world.replica) == []
+
+
+async def test_a_quick_check_is_not_certified(near: World) -> None:
+    await more(near)
+    quick = await check(balance, near.replica, near.log, near.registry, quick=True, wait_s=0)
+
+    assert quick.verdict is Verdict.EQUAL
+    with pytest.raises(NotEqualError, match="was checked quickly"):
+        await certified(near, quick)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
