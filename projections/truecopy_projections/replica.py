@@ -68,8 +68,14 @@ class Snapshot(Protocol):
         """A source key and its rows."""
         ...
 
-    async def checkpoints(self, projection: str, *, latest: MarkVerdict | None = None) -> Sequence[Checkpoint]:
-        """The kept checkpoints, by partition and then offset; with `latest`, only each partition's last of that verdict."""
+    async def checkpoints(
+        self, projection: str, *, latest: MarkVerdict | None = None, newest: int | None = None
+    ) -> Sequence[Checkpoint]:
+        """The kept checkpoints, by partition and then offset.
+
+        With `latest` only each partition's last of that verdict, with `newest` only so many of the last of each partition; one
+        of the two may be given, and either is found by index, however many are kept.
+        """
         ...
 
     async def waiting(self, projection: str) -> Sequence[Waiting]:
@@ -82,6 +88,10 @@ class Snapshot(Protocol):
 
     async def scrubs(self, projection: str) -> ScrubTimes:
         """When each bucket was last hashed again and right. Of a projection that was made anew, never."""
+        ...
+
+    async def remembered(self, projection: str, what: str) -> JournalEntry | None:
+        """What was last remembered of a projection under this name."""
         ...
 
 
@@ -134,7 +144,11 @@ class Replica(Protocol):
         ...
 
     async def scrubbed(self, projection: Projection[Any], at_ms: Mapping[int, int] | None) -> None:
-        """Keep that these buckets were right at these times (see ScrubTimes); with None forget all times. Needs no fence."""
+        """Keep when these buckets were right (see ScrubTimes), 0 if they are not; with None forget all. It needs no fence."""
+        ...
+
+    async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
+        """Keep `said`, JSON values, under a name, in place of what was kept there. It needs no fence: who checks writes it."""
         ...
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]: ...

@@ -125,6 +125,11 @@ class Scrub:
         return self.buckets - found
 
     @property
+    def times(self) -> dict[int, int]:
+        """What Replica.scrubbed is told of it."""
+        return dict.fromkeys(self.buckets, 0) | dict.fromkeys(self.good, self.at_ms)
+
+    @property
     def verdict(self) -> Verdict:
         return Verdict.DIVERGED if self.findings else Verdict.EQUAL
 

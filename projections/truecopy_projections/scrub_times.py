@@ -1,6 +1,6 @@
 """When each bucket of a projection's rows was last read from the disk, hashed again, and right.
 
-A bucket that never was has no time, and then nor has the whole: the age of what nobody has looked at is unknown, and not zero.
+A bucket that never was, or was found wrong since, has no time, and then nor has the whole: its age is unknown, and not zero.
 """
 
 import struct
@@ -17,24 +17,27 @@ _FORM = struct.Struct(f">{BUCKETS}q")
 
 
 class ScrubTimes(NamedTuple):
-    """By bucket, in milliseconds since 1970 by the clock of the replica's database, which says `now_ms`; 0 is never."""
+    """By bucket, in milliseconds since 1970 by the clock of the replica's database, which says `now_ms`.
+
+    0 is never, or found wrong since.
+    """
 
     now_ms: int
     at_ms: tuple[int, ...]
 
     @property
     def never(self) -> int:
-        """How many buckets were never found right."""
+        """How many buckets have no time."""
         return self.at_ms.count(0)
 
     @property
     def oldest_ms(self) -> int | None:
-        """When the bucket that was not looked at for the longest was; None while one never was."""
+        """When the bucket that was not looked at for the longest was; None while one has no time."""
         return min(self.at_ms) or None
 
     @property
     def oldest_age_s(self) -> float | None:
-        """Seconds since then; None while a bucket never was."""
+        """Seconds since then; None while a bucket has no time."""
         return None if self.oldest_ms is None else max(0.0, (self.now_ms - self.oldest_ms) / 1000)
 
     def oldest_first(self) -> list[int]:
@@ -43,8 +46,11 @@ class ScrubTimes(NamedTuple):
 
 
 def packed(at_ms: tuple[int, ...], changes: Mapping[int, int]) -> bytes:
-    """The times as they are stored, after these changes; none goes back."""
-    return _FORM.pack(*(max(time_ms, changes.get(bucket, 0)) for bucket, time_ms in enumerate(at_ms)))
+    """The times as they are stored, after these changes. None goes back, but to 0: a bucket that was found wrong."""
+    found = list(at_ms)
+    for bucket, time_ms in changes.items():
+        found[bucket] = max(found[bucket], time_ms) if time_ms else 0
+    return _FORM.pack(*found)
 
 
 def unpacked(stored: bytes | None) -> tuple[int, ...]:

@@ -170,6 +170,10 @@ async def test_times_are_kept_by_bucket_and_never_go_back(stored: World, in_memo
     assert after.oldest_first()[:2] == [7, 0]
     assert after.oldest_first()[-1] == 8
     assert after.oldest_age_s == (after.now_ms - 3_000) / 1000
+    await replica.scrubbed(balance, {9: 0})
+    async with replica.snapshot() as snapshot:
+        wrong = await snapshot.scrubs(balance.id)
+    assert (wrong.never, wrong.oldest_ms, wrong.oldest_first()[0]) == (1, None, 9)
     await replica.scrubbed(balance, None)
     async with replica.snapshot() as snapshot:
         assert (await snapshot.scrubs(balance.id)).never == BUCKETS
