@@ -14,7 +14,7 @@ from tests.services.conftest import ended, said_address
 from tests.services.test_checking import DEPOSIT, damage, told
 
 from truecopy_projections.digest import bucket_of
-from truecopy_projections.limits import BUCKETS
+from truecopy_projections.limits import BUCKETS, SCRUB_AGE_MAX_S
 from truecopy_projections.verdicts import Verdict
 from truecopy_services import Service, Settings
 from truecopy_services.cli import main
@@ -139,6 +139,7 @@ async def test_what_is_wrong_is_said_once_and_said_again_when_it_is_mended(servi
 
 
 def test_the_pace_is_that_of_a_cycle_or_slower_by_bytes() -> None:
+    assert CYCLE_S * (1 + NOTED_BUCKETS / BUCKETS) < SCRUB_AGE_MAX_S
     day = Pace(cycle_s=CYCLE_S, projections=2)
     quick = Pace(cycle_s=2.0, projections=1)
     thrifty = Pace(cycle_s=CYCLE_S, projections=1, bytes_per_s=1_000.0)
@@ -147,7 +148,7 @@ def test_the_pace_is_that_of_a_cycle_or_slower_by_bytes() -> None:
     assert quick.buckets > 1
     assert TURN_S <= quick.turn_s(0) < 2 * TURN_S
     assert (thrifty.turn_s(0), thrifty.turn_s(10**6)) == (CYCLE_S / BUCKETS, 1_000.0)
-    assert [duration(text) for text in ("90", "1.5m", "24h", "7d")] == [90, 90, CYCLE_S, 7 * CYCLE_S]
+    assert [duration(text) for text in ("90", "1.5m", "20h", "7d")] == [90, 90, CYCLE_S, 604_800]
 
 
 @pytest.mark.parametrize(("words", "said"), USAGE)

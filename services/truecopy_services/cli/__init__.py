@@ -35,7 +35,7 @@ from truecopy_services.logs import configure
 
 __all__ = ["VERBS", "main"]
 
-VERBS = (DEV, RUN, PUBLISH, GET, STATUS, TAIL, CHECK, CERTIFY, VERIFY, SCRUB, REPAIR, TOPICS, SCHEMA, DOCTOR, BENCH, DEMO)
+VERBS = (DEV, RUN, PUBLISH, GET, STATUS, TAIL, CHECK, SCRUB, CERTIFY, VERIFY, REPAIR, TOPICS, SCHEMA, DOCTOR, BENCH, DEMO)
 
 EXITS: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
     ((DatabaseCorruptError,), Exit.FAILED),

@@ -29,7 +29,7 @@ def _arguments(parser: ArgumentParser) -> None:
     app_argument(parser)
     parser.add_argument("projection", metavar="PROJECTION", nargs="*", help="all of the app's if left out")
     parser.add_argument("--once", action="store_true", help="scrub all rows once, as fast as it goes, and end")
-    parser.add_argument("--cycle", type=duration, metavar="TIME", help="scrub all rows within TIME, by default 24h")
+    parser.add_argument("--cycle", type=duration, metavar="TIME", help="scrub all rows within TIME, by default 20h")
     parser.add_argument("--bytes-per-second", type=count, metavar="BYTES", help="read no faster, and let the cycle take longer")
     http_argument(parser)
 
