@@ -92,8 +92,8 @@ def _report(
         parked=sorted(key for key, state in found.keys.items() if state.parked),
         fingerprints=sorted(one.hex() for one in found.reference.fingerprints) if found.reference else (),
         checked_at_ms=time.time_ns() // 1_000_000,
-        counts={p: state.count for p, state in found.states.items()},
-        marks={p: last for p, last in judged(found.checkpoints).items() if last.verdict is MarkVerdict.EQUAL},
         quick=quick,
         peers=peers,
+        counts={p: state.count for p, state in found.states.items()},
+        marks={p: last for p, last in judged(found.checkpoints).items() if last.verdict is MarkVerdict.EQUAL},
     )

@@ -13,7 +13,19 @@ from truecopy_bus.fold import DIGEST_MODULUS
 from truecopy_projections.columns import encode, encoded
 from truecopy_projections.limits import BUCKETS
 
-__all__ = ["EMPTY", "Tally", "bucket_of", "bucket_of_name", "differing", "row_hash", "row_hashes", "shifted", "total", "vector"]
+__all__ = [
+    "EMPTY",
+    "Tally",
+    "bucket_of",
+    "bucket_of_name",
+    "differing",
+    "row_hash",
+    "row_hashes",
+    "shifted",
+    "total",
+    "vector",
+    "with_buckets",
+]
 
 _HASH_BYTES = 32
 _ROW_LABEL = b"truecopy/row/1"
@@ -64,6 +76,15 @@ def vector(hashes: Iterable[tuple[int, bytes]]) -> bytes:
     for bucket, one in hashes:
         tally.add(bucket, one)
     return tally.vector()
+
+
+def with_buckets(sums: bytes, others: bytes, buckets: Iterable[int]) -> bytes:
+    """The vector with these buckets as `others` has them."""
+    changed = bytearray(sums)
+    for bucket in buckets:
+        at = slice(bucket * _HASH_BYTES, (bucket + 1) * _HASH_BYTES)
+        changed[at] = others[at]
+    return bytes(changed)
 
 
 class Tally:
