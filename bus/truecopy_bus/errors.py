@@ -6,6 +6,7 @@ __all__ = [
     "AddressError",
     "DataRefusedError",
     "DatabaseAccessError",
+    "DatabaseDamagedError",
     "DatabaseUnavailableError",
     "IncarnationError",
     "InvalidTokenError",
@@ -76,6 +77,16 @@ class DatabaseAccessError(DatabaseUnavailableError):
 
     def __init__(self, *, database: str, seen: str, remedy: str) -> None:
         UnavailableError.__init__(self, f"database {database} does not let us in: {seen}; {remedy}")
+        self.database, self.seen, self.remedy = database, seen, remedy
+
+
+class DatabaseDamagedError(DatabaseUnavailableError):
+    """The database found its own file damaged. Do what the message says, then check the replica; until then nothing is written."""
+
+    waiting_helps = False
+
+    def __init__(self, *, database: str, seen: str, remedy: str) -> None:
+        UnavailableError.__init__(self, f"database {database} is damaged: {seen}; {remedy}")
         self.database, self.seen, self.remedy = database, seen, remedy
 
 

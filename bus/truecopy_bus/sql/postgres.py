@@ -20,6 +20,7 @@ import asyncpg
 from truecopy_bus.errors import (
     AddressError,
     DatabaseAccessError,
+    DatabaseDamagedError,
     DatabaseUnavailableError,
     DataRefusedError,
     TableAlteredError,
@@ -75,6 +76,11 @@ _ALTERED = (
     "42809",  # a view, or something else, where a table was
     "42883",  # a comparison that another type does not have
 )
+_DAMAGED = ("XX001", "XX002")  # data corrupted, index corrupted
+_MEND = (
+    "run REINDEX TABLE on what it names, for an index is made anew from its table; if that finds damage too, bring the table "
+    "back from a backup, or let a replica begin anew in an empty database, which a worker fills from the log; then `truecopy check`"
+)
 _REMEDIES = {
     _READ_ONLY: "let it accept writes: it is a standby, or default_transaction_read_only is on",
     "53100": "free space on the server's disk",
@@ -98,6 +104,8 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
             raise DataRefusedError(database=name, seen=seen) from error
         if state.startswith(_ALTERED):
             raise TableAlteredError(database=name, seen=seen) from error
+        if state.startswith(_DAMAGED):
+            raise DatabaseDamagedError(database=name, seen=seen, remedy=_MEND) from error
         if state == NO_PRIVILEGE:
             raise DatabaseAccessError(database=name, seen=seen, remedy="grant it to the address's user") from error
         # A statement that was prepared before a table changed: the next try prepares it anew.

@@ -20,7 +20,13 @@ from typing import Any, Protocol, TypeVar
 
 import apsw
 
-from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError, NoTransactionError, TableAlteredError
+from truecopy_bus.errors import (
+    DatabaseDamagedError,
+    DatabaseUnavailableError,
+    DataRefusedError,
+    NoTransactionError,
+    TableAlteredError,
+)
 from truecopy_bus.limits import SNAPSHOTS_MAX, STATEMENT_TIMEOUT_S
 from truecopy_bus.sql.port import Connection, Dialect, Row, Shape
 from truecopy_bus.sql.sqlite_session import Session, Synchronous, primary_code, remedies
@@ -58,12 +64,15 @@ _AWAY = {
     6: "locked",
     8: "read-only file or folder (readers too need files ending in -wal and -shm beside it)",
     10: "disk error",
-    11: "corrupt",
     13: "disk full",
     14: "can't open",
     15: "locking protocol",
-    26: "not a database",
 }
+_DAMAGED = {11: "corrupt", 26: "not a database"}
+_MEND = (
+    "let nobody use the file, look at it with PRAGMA integrity_check, and run REINDEX if only indexes are named; else bring it "
+    "back from a backup, or let a replica begin anew in an empty file, which a worker fills from the log; then `truecopy check`"
+)
 _ERROR = 1
 _ALTERED = re.compile(
     r"no such table|no such column|has no column named|cannot modify .* because it is a view|"
@@ -95,6 +104,8 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
         code = primary_code(error)
         if code in _REFUSED:
             raise DataRefusedError(database=name, seen=f"{_REFUSED[code]}: {error}") from error
+        if code in _DAMAGED:
+            raise DatabaseDamagedError(database=name, seen=f"{_DAMAGED[code]}: {error}", remedy=_MEND) from error
         if code in _AWAY:
             raise DatabaseUnavailableError(database=name, seen=f"{_AWAY[code]}: {error}", **remedies(error)) from error
         if code == _ERROR and _ALTERED.search(str(error)):
