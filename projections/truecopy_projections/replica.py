@@ -66,8 +66,14 @@ class Snapshot(Protocol):
         """A source key and its rows."""
         ...
 
-    async def checkpoints(self, projection: str, *, latest: MarkVerdict | None = None) -> Sequence[Checkpoint]:
-        """The kept checkpoints, by partition and then offset; with `latest`, only each partition's last of that verdict."""
+    async def checkpoints(
+        self, projection: str, *, latest: MarkVerdict | None = None, newest: int | None = None
+    ) -> Sequence[Checkpoint]:
+        """The kept checkpoints, by partition and then offset.
+
+        With `latest` only each partition's last of that verdict, with `newest` only so many of the last of each partition; one
+        of the two may be given, and either is found by index, however many are kept.
+        """
         ...
 
     async def waiting(self, projection: str) -> Sequence[Waiting]:
@@ -76,6 +82,10 @@ class Snapshot(Protocol):
 
     async def journal(self, kind: str) -> Sequence[JournalEntry]:
         """Entries of one kind, oldest first."""
+        ...
+
+    async def remembered(self, projection: str, what: str) -> JournalEntry | None:
+        """What was last remembered of a projection under this name."""
         ...
 
 
@@ -125,6 +135,10 @@ class Replica(Protocol):
 
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
         """The source keys whose rows the database refuses, each with its reason. Writes nothing."""
+        ...
+
+    async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
+        """Keep `said`, JSON values, under a name, in place of what was kept there. It needs no fence: who checks writes it."""
         ...
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]: ...

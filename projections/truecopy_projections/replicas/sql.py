@@ -30,9 +30,11 @@ from truecopy_projections.replicas.sql_snapshot import (
     read_meta,
     refuse_dropped,
     refuse_other_service,
+    remembered_name,
 )
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
+    META,
     PARTITIONS,
     SHARED,
     WAITING,
@@ -147,6 +149,10 @@ class SqlReplica:
             if journal and (current or not plans):
                 await _append(tx, journal)
         return frozenset(plan.was.partition for plan in current)
+
+    async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
+        async with self._database.transaction() as tx:
+            await tx.put(META, [(remembered_name(projection.id, what), json.dumps(said))])
 
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
         puts: dict[str, _Rows] = {}
