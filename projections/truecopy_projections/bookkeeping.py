@@ -16,9 +16,9 @@ from truecopy_projections.reference import Rows
 from truecopy_projections.state import Checkpoint, MarkVerdict, Reason, Waiting
 from truecopy_schemas.control import Mark
 
-__all__ = ["Bookkeeping", "Place"]
+__all__ = ["Bookkeeping"]
 
-Place = tuple[int, int]
+_At = tuple[int, int]
 """Partition and offset of a record."""
 
 
@@ -31,23 +31,34 @@ class Bookkeeping:
     def __init__(
         self, projection: Projection[Any], upto: Mapping[int, int], waiting: Sequence[Waiting], checkpoints: Sequence[Checkpoint]
     ) -> None:
-        self.waiting: dict[Place, Waiting | None] = {
+        self.waiting: dict[_At, Waiting | None] = {
             (w.partition, w.offset): None for w in waiting if w.offset < upto.get(w.partition, 0)
         }
-        self.checkpoints: dict[Place, Checkpoint] = {}
+        self.checkpoints: dict[_At, Checkpoint] = {}
         self._kept = {(w.partition, w.offset): w for w in waiting}
         self._compared = {(c.partition, c.offset): c for c in checkpoints}
         self._epochs: dict[int, int] = {}
+        self._next: dict[int, int] = {}
         self._reading = Reading(projection)
 
+    def mended(self, waiting: Sequence[Waiting]) -> list[Waiting]:
+        """The quarantine with what must be kept in place of what is."""
+        return [
+            *(w for w in waiting if (w.partition, w.offset) not in self.waiting),
+            *(w for w in self.waiting.values() if w is not None),
+        ]
+
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[_At]:
         """Where what is kept is not what the log holds."""
         return sorted({*self.waiting, *self.checkpoints})
 
     def wants(self, record: Record) -> bool:
         """Look at a record before it is folded."""
         place = record.partition, record.offset
+        if record.offset < self._next.get(record.partition, 0):
+            return True  # folded once more, with all partitions at a time
+        self._next[record.partition] = record.offset + 1
         (item,) = self._reading.items([record])
         if isinstance(item, Control) and isinstance(item.said, Mark):
             self._mark(place, item.said)
@@ -64,7 +75,7 @@ class Bookkeeping:
     def step(self, key: str, version: int, rows: Rows) -> None:
         """Nothing: rows are not its business."""
 
-    def _mark(self, place: Place, said: Mark) -> None:
+    def _mark(self, place: _At, said: Mark) -> None:
         highest = self._epochs.get(place[0], 0)
         self._epochs[place[0]] = max(highest, said.epoch)
         kept = self._compared.get(place)

@@ -18,7 +18,7 @@ from truecopy_projections.evidence import Evidence, gather, is_waiting, tallied
 from truecopy_projections.limits import REPAIR_LEASE_S, REPAIR_ROWS_MAX
 from truecopy_projections.projection import Address, Projection
 from truecopy_projections.replica import Replica
-from truecopy_projections.state import KeyState, PartitionPlan, PartitionState, Reason, StoredRow
+from truecopy_projections.state import Checkpoint, KeyState, PartitionPlan, PartitionState, Reason, StoredRow, Waiting
 from truecopy_projections.verdicts import Difference, difference_json
 
 __all__ = ["Repair", "repair"]
@@ -30,7 +30,8 @@ _HOLDER = "truecopy repair"
 class Repair:
     """What a repair plans, and what it did. `digests` are the partitions whose count or digests are written anew.
 
-    `keys` are source keys whose version or element was wrong. Nothing was written unless `applied`.
+    `keys` are source keys whose version or element was wrong, `records` partitions and offsets of quarantined records and
+    checkpoints that were not what the log holds. Nothing was written unless `applied`.
     """
 
     projection: str
@@ -38,6 +39,7 @@ class Repair:
     digests: Sequence[int]
     keys: Sequence[str]
     applied: bool
+    records: Sequence[tuple[int, int]] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -46,6 +48,7 @@ class Repair:
             "planned": [difference_json(one) for one in self.planned],
             "digests": list(self.digests),
             "keys": list(self.keys),
+            "records": [list(one) for one in self.records],
             "applied": self.applied,
         }
 
@@ -67,12 +70,12 @@ async def repair(
     name = topic or projection.entity
     if not apply:
         found = await gather(projection, replica, log, schemas, topic=name, deep=True)
-        return _planned(projection, found, rows_max)
+        return _planned(projection, _with_its_quarantine(found), rows_max)
     fences = await replica.renew(projection, _HOLDER, (), lease_s=REPAIR_LEASE_S, seize=True)
     try:
-        found = await gather(projection, replica, log, schemas, topic=name, deep=True)
+        found = _with_its_quarantine(await gather(projection, replica, log, schemas, topic=name, deep=True))
         planned = _planned(projection, found, rows_max)
-        if planned.planned or planned.digests or planned.keys:
+        if planned.planned or planned.digests or planned.keys or planned.records:
             plans = _plans(projection, found, planned, fences)
             journal = [("repair", {"projection": projection.id, **difference_json(one)}) for one in planned.planned]
             committed = await replica.apply(projection, plans, durable=True, journal=journal)
@@ -96,7 +99,15 @@ def _planned(projection: Projection[Any], found: Evidence, rows_max: int) -> Rep
         digests=sorted(p for p, state in found.states.items() if _mended(found, state) != state),
         keys=wrong_keys(found, found.reference),
         applied=False,
+        records=found.bookkeeping.places if found.bookkeeping is not None else (),
     )
+
+
+def _with_its_quarantine(found: Evidence) -> Evidence:
+    """The evidence with the quarantine as the log has it: what waits decides what is parked."""
+    if found.bookkeeping is None:
+        return found
+    return replace(found, waiting=found.bookkeeping.mended(found.waiting))
 
 
 def _meant(found: Evidence, key: str) -> KeyState | None:
@@ -104,6 +115,8 @@ def _meant(found: Evidence, key: str) -> KeyState | None:
     reference, known = found.reference, found.keys.get(key)
     assert reference is not None
     parked = known.parked if known is not None and is_waiting(key, known, found.waiting) else None
+    if parked is Reason.CONFLICT and key not in reference.conflicts:
+        parked = None  # the replica's version was altered, and the next event met it
     head = reference.heads.get(key)
     if head is None:
         return known if parked else None
@@ -163,6 +176,13 @@ def _plans(projection: Projection[Any], found: Evidence, planned: Repair, fences
         else:
             forgotten[p].add(key)
     freed = _freed(found)
+    waits: list[Waiting] = []
+    checkpoints: list[Checkpoint] = []
+    if (right := found.bookkeeping) is not None:
+        waits = [w for w in right.waiting.values() if w is not None and w.offset not in freed.get(w.partition, ())]
+        checkpoints = list(right.checkpoints.values())
+        for p, offset in [at for at, w in right.waiting.items() if w is None]:
+            freed[p] |= {offset}
     return [
         PartitionPlan(
             fence=fences[p],
@@ -174,6 +194,8 @@ def _plans(projection: Projection[Any], found: Evidence, planned: Repair, fences
             forgotten=frozenset(forgotten[p]),
             strays=frozenset(strays[p]),
             freed=freed[p],
+            waits=[w for w in waits if w.partition == p],
+            checkpoints=[c for c in checkpoints if c.partition == p],
         )
         for p, state in found.states.items()
     ]

@@ -166,12 +166,12 @@ async def row_moved(on: Target) -> Injection:
         await on.update("_bucket = {0}", (bucket_of(on.key) + on.draw.randrange(1, BUCKETS)) % BUCKETS)
         return on.told("row moved", way, rows=on.row)
     key = f"{on.key}~{on.draw.randrange(10**6)}"
-    if way == "key":
+    rows = on.row | {(key, on.sub)}
+    if way == "key":  # no look-up finds it, so it makes up no key either
         await on.update("_key = {0}", key)
-    else:
-        await on.update("_key = {0}, _bucket = {1}", key, bucket_of(key))
-    keys = on.head and frozenset({on.key, key})
-    return on.told("row moved", way, rows=on.row | {(key, on.sub)}, keys=keys)
+        return on.told("row moved", way, rows=rows, keys=on.head)
+    await on.update("_key = {0}, _bucket = {1}", key, bucket_of(key))
+    return on.told("row moved", way, rows=rows, keys=on.head and frozenset({on.key, key}))
 
 
 async def value_forged(on: Target) -> Injection:
@@ -210,7 +210,9 @@ async def position_altered(on: Target) -> Injection:
         )
     )
     await on.update_partition(assignment, by)
-    return on.told("position altered", way, partitions=frozenset({on.partition}))
+    told = on.told("position altered", way, partitions=frozenset({on.partition}))
+    told.moving = way == "behind"  # the worker reads on from there, meets what it has already, and is right again
+    return told
 
 
 async def index_damaged(on: Target) -> Injection:
@@ -297,8 +299,7 @@ async def older_page(on: Target) -> Injection | None:
     keys = frozenset(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     if not keys:
         return None
-    told = on.told("older copy put back", "page", rows=frozenset((key, ()) for key in keys), keys=keys)
-    return told
+    return on.told("older copy put back", "page", rows=frozenset((key, ()) for key in keys), keys=keys)
 
 
 Inject = Callable[[Target], Awaitable[Injection | None]]

@@ -34,10 +34,14 @@ class Named:
             rows=frozenset((one.key, one.row) for one in report.differences),
             keys=frozenset(repair.keys) | frozenset(report.parked),
             partitions=frozenset(repair.digests),
-            records=frozenset(facts.get("records_altered", ())),
+            records=frozenset(facts.get("records_differing", ())),
             unreachable=frozenset(facts.get("keys_unreachable", ())),
             errors=errors,
         )
+
+    def lacking(self, one: Injection) -> list[Any]:
+        """What the injection's record says and was not named."""
+        return [*(one.rows - self.rows), *(one.keys - self.keys), *(one.partitions - self.partitions), *(one.records - self.records)]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -47,7 +47,7 @@ from truecopy_services import Service, Settings
 ROOT = Path(__file__).parent.parent.parent
 ENTITY = "bank.account"
 ANSWERS_WITHIN_S = 180.0
-CERTIFIED_WITHIN_S = 180.0
+CERTIFIED_WITHIN_S = 60.0
 MOVING_SHARE = 0.3
 """Share of the altered rows that the flow goes on writing."""
 FOREIGN_RECORDS = 40
@@ -137,6 +137,7 @@ class Stage:
     draw: random.Random
     outcomes: list[Outcome] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    last: Report | None = None
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Service]:
@@ -184,8 +185,9 @@ class Stage:
         if report.stored.facts.get("keys_unreachable"):
             await self.behind.reindex(self.projection.table)
         repaired = await service.repair(self.projection, apply=True)
-        judgement = judged(injected, Named.of(report, repaired, errors), PARTITIONS)
-        self.note(judgement, report, found_s, certified=await self.certified(service))
+        named = Named.of(report, repaired, errors)
+        judgement = judged(injected, named, PARTITIONS)
+        self.note(judgement, named, found_s, certified=await self.certified(service))
 
     async def reported(self, service: Service, errors: list[str]) -> Report:
         """One deep check. What the database says itself of a damaged index is noted, and the remedy applied that it names."""
@@ -218,10 +220,11 @@ class Stage:
             except (TopicMissingError, UnknownProjectionError):
                 await asyncio.sleep(CHECK_POLL_S)  # the flow has not come that far
                 continue
+            self.last = report
             if report.verdict is Verdict.EQUAL:
                 return report
 
-    def note(self, judgement: Judgement, report: Report, at_s: float, *, certified: bool) -> None:
+    def note(self, judgement: Judgement, named: Named, at_s: float, *, certified: bool) -> None:
         projection = self.projection
         for one in (*judgement.found, *judgement.cured, *judgement.missed):
             found, cured = one in judgement.found, one in judgement.cured
@@ -235,11 +238,11 @@ class Stage:
             )
             self.outcomes.append(outcome)
             if not (cured or (found and outcome.located)):
-                self.faults.append(f"{projection.id}: {'not located' if found else 'missed'}: {one}")
+                self.faults.append(f"{projection.id}: {'not located' if found else 'missed'}: {one}, without {named.lacking(one)}")
         self.faults += [f"{projection.id}: named and not altered: {one}" for one in judgement.extra]
-        if not certified:
-            claims = (report.delivered, report.computed, report.stored)
-            self.faults.append(f"{projection.id}: not certified: {[claim.why for claim in claims]}")
+        if not certified and self.last is not None:
+            claims = (self.last.delivered, self.last.computed, self.last.stored)
+            self.faults.append(f"{projection.id}: not certified: {[claim.why for claim in claims]}, {self.last.differences[:5]}")
 
     async def end(self) -> int:
         """Let all arrive, prove all, and compare every row with what was intended. The events."""
