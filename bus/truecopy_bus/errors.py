@@ -6,7 +6,7 @@ __all__ = [
     "AddressError",
     "DataRefusedError",
     "DatabaseAccessError",
-    "DatabaseDamagedError",
+    "DatabaseCorruptError",
     "DatabaseUnavailableError",
     "IncarnationError",
     "InvalidTokenError",
@@ -80,13 +80,13 @@ class DatabaseAccessError(DatabaseUnavailableError):
         self.database, self.seen, self.remedy = database, seen, remedy
 
 
-class DatabaseDamagedError(DatabaseUnavailableError):
-    """The database found its own file damaged. Do what the message says, then check the replica; until then nothing is written."""
+class DatabaseCorruptError(DatabaseUnavailableError):
+    """The database says itself that its files are damaged. Do what the message says; what was read so far stands."""
 
     waiting_helps = False
 
     def __init__(self, *, database: str, seen: str, remedy: str) -> None:
-        UnavailableError.__init__(self, f"database {database} is damaged: {seen}; {remedy}")
+        UnavailableError.__init__(self, f"database {database} is corrupt: {seen}; {remedy}")
         self.database, self.seen, self.remedy = database, seen, remedy
 
 

@@ -54,7 +54,7 @@ async def check(
         return _report(projection, replica, seen.found, *claims, peers=compared, quick=True)
     found = await gather(projection, replica, log, schemas, topic=name, deep=deep, wait_s=wait_s)
     claims = computed(found), stored(found)
-    await remember(projection, replica, found, computed=claims[0], stored=claims[1])
+    await remember(projection, replica, found, computed=claims[0])
     compared = [await compare(projection, replica, peer) for peer in peers]
     if found.reference is None:
         found = await drilled(projection, replica, peers, found)

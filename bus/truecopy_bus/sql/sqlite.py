@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 import apsw
 
 from truecopy_bus.errors import (
-    DatabaseDamagedError,
+    DatabaseCorruptError,
     DatabaseUnavailableError,
     DataRefusedError,
     NoTransactionError,
@@ -68,10 +68,10 @@ _AWAY = {
     14: "can't open",
     15: "locking protocol",
 }
-_DAMAGED = {11: "corrupt", 26: "not a database"}
+_CORRUPT = {11: "a page that can't be", 26: "not a database"}
 _MEND = (
-    "let nobody use the file, look at it with PRAGMA integrity_check, and run REINDEX if only indexes are named; else bring it "
-    "back from a backup, or let a replica begin anew in an empty file, which a worker fills from the log; then `truecopy check`"
+    "`PRAGMA integrity_check` in sqlite3 tells where: if in an index alone, REINDEX mends it, and `truecopy check` proves it; "
+    "else bring the file back from a backup, or begin anew in an empty one, which a worker fills from the log"
 )
 _ERROR = 1
 _ALTERED = re.compile(
@@ -104,8 +104,8 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
         code = primary_code(error)
         if code in _REFUSED:
             raise DataRefusedError(database=name, seen=f"{_REFUSED[code]}: {error}") from error
-        if code in _DAMAGED:
-            raise DatabaseDamagedError(database=name, seen=f"{_DAMAGED[code]}: {error}", remedy=_MEND) from error
+        if code in _CORRUPT:
+            raise DatabaseCorruptError(database=name, seen=f"{_CORRUPT[code]}: {error}", remedy=_MEND) from error
         if code in _AWAY:
             raise DatabaseUnavailableError(database=name, seen=f"{_AWAY[code]}: {error}", **remedies(error)) from error
         if code == _ERROR and _ALTERED.search(str(error)):
