@@ -29,7 +29,11 @@ class Bookkeeping:
     """
 
     def __init__(
-        self, projection: Projection[Any], upto: Mapping[int, int], waiting: Sequence[Waiting], checkpoints: Sequence[Checkpoint]
+        self,
+        projection: Projection[Any],
+        upto: Mapping[int, int],
+        waiting: Sequence[Waiting],
+        checkpoints: Sequence[Checkpoint],
     ) -> None:
         self.waiting: dict[_At, Waiting | None] = {
             (w.partition, w.offset): None for w in waiting if w.offset < upto.get(w.partition, 0)

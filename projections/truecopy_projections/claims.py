@@ -112,13 +112,17 @@ def stored(found: Evidence) -> Claim:
         if p not in found.states or found.scrubbed[p] != found.states[p].rows or found.kept[p] != found.states[p].rows
     )
     records = found.bookkeeping.places if found.bookkeeping is not None else []
-    facts = {"rows_differing": len(found.differences), "records_differing": records, "keys_unreachable": list(found.unreachable)}
+    facts = {
+        "rows_differing": len(found.differences),
+        "records_differing": records,
+        "keys_unreachable": list(found.unreachable),
+    }
     if found.unreachable:
         named = ", ".join(map(repr, found.unreachable[:5]))
         return Claim(
             verdict=Verdict.DIVERGED,
-            why=f"the index of its table does not find {len(found.unreachable)} keys ({named}), whose rows are there: run REINDEX "
-            "on the table, then check again",
+            why=f"the index of the table does not find {len(found.unreachable)} keys ({named}) whose rows are there: REINDEX "
+            "the table, then check again",
             facts=facts,
         )
     if wrong:

@@ -39,10 +39,9 @@ Rows = dict[SubKey, tuple[Any, ...]]
 class Reference:
     """What the log yields up to some offsets: rows and heads by source key, count and input digest by partition.
 
-    `applied` is the version that a key's rows are at; lower than its head's where its next event can't be applied. `conflicts` are
-    keys with two events of one version. `read` are
-    the records of a partition. Of a foreign topic, `unknown` are ids without which rows are not what they were, and `strays`
-    keys that lie in two partitions.
+    `applied` is the version that a key's rows are at; lower than its head's where its next event can't be applied. `conflicts`
+    are keys with two events of one version, `read` the records of a partition. Of a foreign topic, `unknown` are ids without
+    which rows are not what they were, and `strays` keys that lie in two partitions.
     """
 
     rows: dict[str, Rows] = field(default_factory=dict)

@@ -58,7 +58,8 @@ class BehindSqlite:
                 made = f"CREATE TABLE imposter ({columns}, PRIMARY KEY ({columns})) WITHOUT ROWID"
                 connection.execute("PRAGMA writable_schema = ON")
                 connection.execute(
-                    "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) VALUES ('table', 'imposter', 'imposter', ?, ?)",
+                    "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) "
+                    "VALUES ('table', 'imposter', 'imposter', ?, ?)",
                     (root, made),
                 )
                 connection.execute("PRAGMA writable_schema = RESET")
@@ -143,7 +144,9 @@ class BehindPostgres:
         ready = "UPDATE pg_index SET indisready = $2, indisvalid = $2 WHERE indexrelid = to_regclass($1)"
         async with self._connected() as connection, connection.transaction():
             await connection.execute(ready, f'"{table}_pkey"', False)
-            await connection.execute(f"CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM {table} WHERE _key = '{key}'")
+            await connection.execute(
+                f"CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM {table} WHERE _key = '{key}'"
+            )
             await connection.execute(f"DELETE FROM {table} WHERE _key = '{key}'")
             await connection.execute(f"INSERT INTO {table} SELECT * FROM kept")
             await connection.execute(ready, f'"{table}_pkey"', True)

@@ -41,7 +41,12 @@ class Named:
 
     def lacking(self, one: Injection) -> list[Any]:
         """What the injection's record says and was not named."""
-        return [*(one.rows - self.rows), *(one.keys - self.keys), *(one.partitions - self.partitions), *(one.records - self.records)]
+        return [
+            *(one.rows - self.rows),
+            *(one.keys - self.keys),
+            *(one.partitions - self.partitions),
+            *(one.records - self.records),
+        ]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -35,7 +35,7 @@ from tests.corruption.intended import Intent
 from tests.corruption.judging import Judgement, Named, judged
 from tests.corruption.ledger import PARTITIONS, app
 
-from truecopy_bus.errors import TopicMissingError, UnavailableError
+from truecopy_bus.errors import DatabaseCorruptError, TopicMissingError, UnavailableError
 from truecopy_bus.partitioner import partition_of
 from truecopy_bus.record import Outgoing
 from truecopy_projections.errors import UnknownProjectionError
@@ -72,7 +72,9 @@ class FlowProcess:
         self.done: Counter[str] = Counter()
 
     @staticmethod
-    async def start(settings: Mapping[str, str], intent: Intent, *, rate: int, roles: str, trouble: bool = False) -> "FlowProcess":
+    async def start(
+        settings: Mapping[str, str], intent: Intent, *, rate: int, roles: str, trouble: bool = False
+    ) -> "FlowProcess":
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TRUECOPY_")}
         figures = (intent.seed, intent.quiet, intent.moving, rate)
         process = await asyncio.create_subprocess_exec(
@@ -194,8 +196,8 @@ class Stage:
         while True:
             try:
                 (report,) = await service.check(self.projection, deep=True)
-            except UnavailableError as fault:
-                if errors or "REINDEX" not in str(fault):
+            except DatabaseCorruptError as fault:
+                if errors:
                     raise
                 errors.append(str(fault))
                 await self.behind.reindex(self.projection.table)
@@ -217,7 +219,9 @@ class Stage:
         while True:
             try:
                 (report,) = await service.check(self.projection, deep=True)
-            except (TopicMissingError, UnknownProjectionError):
+            except (TopicMissingError, UnavailableError, UnknownProjectionError) as fault:
+                if isinstance(fault, DatabaseCorruptError):
+                    raise
                 await asyncio.sleep(CHECK_POLL_S)  # the flow has not come that far
                 continue
             self.last = report
@@ -238,11 +242,15 @@ class Stage:
             )
             self.outcomes.append(outcome)
             if not (cured or (found and outcome.located)):
-                self.faults.append(f"{projection.id}: {'not located' if found else 'missed'}: {one}, without {named.lacking(one)}")
+                self.faults.append(
+                    f"{projection.id}: {'not located' if found else 'missed'}: {one}, without {named.lacking(one)}"
+                )
         self.faults += [f"{projection.id}: named and not altered: {one}" for one in judgement.extra]
         if not certified and self.last is not None:
             claims = (self.last.delivered, self.last.computed, self.last.stored)
-            self.faults.append(f"{projection.id}: not certified: {[claim.why for claim in claims]}, {self.last.differences[:5]}")
+            self.faults.append(
+                f"{projection.id}: not certified: {[claim.why for claim in claims]}, {self.last.differences[:5]}"
+            )
 
     async def end(self) -> int:
         """Let all arrive, prove all, and compare every row with what was intended. The events."""

@@ -1,7 +1,7 @@
 """A log on which things go wrong that are no fault of the replica's: late appends, copies, late marks, gaps that fill later.
 
-It stands between a relay and the real log. Held, an append waits until it is let go: a relay that was frozen past its lease, and
-wakes up when another has taken over.
+It stands between a relay and the real log. Held, an append waits until it is let go: a relay that was frozen past its lease,
+and wakes up when another has taken over.
 """
 
 import asyncio
