@@ -55,6 +55,8 @@ class Target:
     partitions: int
     moving: bool
     draw: random.Random
+    aside: bool
+    """Whether the key's state is kept in the projection's table of keys, which holds where its row says something else."""
 
     @property
     def table(self) -> str:
@@ -75,8 +77,12 @@ class Target:
 
     @property
     def head(self) -> frozenset[str]:
-        """The key, if its row holds its head."""
-        return frozenset() if self.projection.key else frozenset({self.key})
+        """The key, if its row holds its state."""
+        return frozenset() if self.aside else frozenset({self.key})
+
+    def made_up(self, key: str) -> frozenset[str]:
+        """A key that a row makes up by holding a state."""
+        return frozenset() if self.projection.key else frozenset({key})
 
     def told(self, kind: str, way: str, **named: Any) -> Injection:
         return Injection(kind=kind, way=way, projection=self.projection.id, moving=self.moving, **named)
@@ -88,7 +94,7 @@ class Target:
 
     async def update_key(self, in_row: str, aside: str, *more: Any) -> None:
         """Alter a key's state where it is kept."""
-        if not self.projection.key:
+        if not self.aside:
             await self.update(in_row, *more)
             return
         places = [f"${at + 3}" for at in range(len(more))]
@@ -107,6 +113,10 @@ class Target:
             self.partition,
             *more,
         )
+
+    async def all_aside(self) -> frozenset[str]:
+        """The keys whose state is kept in the table of keys."""
+        return frozenset(key for (key,) in await self.behind.fetch(f"SELECT key FROM {self.table}_keys"))
 
     async def figure(self, name: str) -> Any:
         [(found,)] = await self.behind.fetch(
@@ -152,8 +162,7 @@ async def ghost_inserted(on: Target) -> Injection:
     picked = ", ".join(places.get(name, f'"{name}"') for name in names)
     listed = ", ".join(f'"{name}"' for name in names)
     await on.behind.fetch(f"INSERT INTO {on.table} ({listed}) SELECT {picked} FROM {on.table} WHERE {on.where}", *args)
-    keys = frozenset() if on.projection.key else frozenset({key})
-    return on.told("ghost row inserted", "", rows=frozenset({(key, sub)}), keys=keys)
+    return on.told("ghost row inserted", "", rows=frozenset({(key, sub)}), keys=on.made_up(key))
 
 
 async def row_moved(on: Target) -> Injection:
@@ -171,7 +180,7 @@ async def row_moved(on: Target) -> Injection:
         await on.update("_key = {0}", key)
         return on.told("row moved", way, rows=rows, keys=on.head)
     await on.update("_key = {0}, _bucket = {1}", key, bucket_of(key))
-    return on.told("row moved", way, rows=rows, keys=on.head and frozenset({on.key, key}))
+    return on.told("row moved", way, rows=rows, keys=on.made_up(key) | on.head)
 
 
 async def value_forged(on: Target) -> Injection:
@@ -229,7 +238,8 @@ async def index_overwritten(on: Target) -> Injection:
 
 async def quarantine_altered(on: Target) -> Injection | None:
     waits = await on.behind.fetch(
-        "SELECT part, log_offset, record_value FROM truecopy_waiting WHERE projection = $1 ORDER BY part, log_offset",
+        "SELECT part, log_offset, record_value FROM truecopy_waiting WHERE projection = $1 AND reason = 'FOREIGN' "
+        "ORDER BY part, log_offset",
         on.projection.id,
     )
     if not waits:
@@ -285,7 +295,8 @@ async def older_rows(on: Target) -> Injection:
             key,
         )
     keys = frozenset(key for (key,) in rows)
-    return on.told("older copy put back", "range of rows", rows=frozenset((key, ()) for key in keys), keys=keys)
+    heads = keys - await on.all_aside()
+    return on.told("older copy put back", "range of rows", rows=frozenset((key, ()) for key in keys), keys=heads)
 
 
 async def older_page(on: Target) -> Injection | None:
@@ -299,7 +310,8 @@ async def older_page(on: Target) -> Injection | None:
     keys = frozenset(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     if not keys:
         return None
-    return on.told("older copy put back", "page", rows=frozenset((key, ()) for key in keys), keys=keys)
+    heads = keys - await on.all_aside()
+    return on.told("older copy put back", "page", rows=frozenset((key, ()) for key in keys), keys=heads)
 
 
 Inject = Callable[[Target], Awaitable[Injection | None]]

@@ -38,6 +38,7 @@ from tests.corruption.ledger import PARTITIONS, app
 from truecopy_bus.errors import DatabaseCorruptError, TopicMissingError, UnavailableError
 from truecopy_bus.partitioner import partition_of
 from truecopy_bus.record import Outgoing
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.limits import CHECK_POLL_S
 from truecopy_projections.projection import Projection
@@ -47,7 +48,7 @@ from truecopy_services import Service, Settings
 ROOT = Path(__file__).parent.parent.parent
 ENTITY = "bank.account"
 ANSWERS_WITHIN_S = 180.0
-CERTIFIED_WITHIN_S = 60.0
+CERTIFIED_WITHIN_S = 240.0
 MOVING_SHARE = 0.3
 """Share of the altered rows that the flow goes on writing."""
 FOREIGN_RECORDS = 40
@@ -298,10 +299,15 @@ class Free:
             partitions=PARTITIONS,
             moving=moving,
             draw=draw,
+            aside=await self._is_aside(key),
         )
         done = await inject(target)
         if done is not None:
             injected.append(done)
+
+    async def _is_aside(self, key: str) -> bool:
+        sql = f"SELECT 1 FROM {self._stage.projection.table}_keys WHERE bucket = $1 AND key = $2"
+        return bool(self._stage.projection.key or await self._stage.behind.fetch(sql, bucket_of(key), key))
 
     def _key(self, several: int, *, moving: bool) -> str:
         """The first of so many neighbouring keys that are free."""
