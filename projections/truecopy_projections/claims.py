@@ -13,7 +13,7 @@ from truecopy_bus.fold import UNKNOWN
 from truecopy_projections.digest import total
 from truecopy_projections.evidence import Evidence, is_waiting, judged, newest, tallied
 from truecopy_projections.reference import Reference
-from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState
+from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState, Reason
 from truecopy_projections.verdicts import Claim, Verdict, worst
 
 __all__ = ["computed", "delivered", "stored", "wrong_keys"]
@@ -97,7 +97,8 @@ def computed(found: Evidence) -> Claim:
         for p, s in sorted(found.states.items())
         if found.folded[p] != s.rows or total(found.folded[p]) != s.row_digest
     ]
-    reasons += [f"version or element of key {key!r}" for key in wrong_keys(found, found.reference)]
+    facts["keys_differing"] = wrong = wrong_keys(found, found.reference)
+    reasons += [f"version or element of key {key!r}" for key in wrong]
     if reasons:
         return Claim(verdict=Verdict.DIVERGED, why=f"differ from the fold of the log: {', '.join(reasons[:5])}", facts=facts)
     return Claim(verdict=Verdict.EQUAL, why=f"digests of {rows} rows equal an independent fold of the log", facts=facts)
@@ -110,7 +111,20 @@ def stored(found: Evidence) -> Claim:
         for p in found.scrubbed.keys() | found.states.keys()
         if p not in found.states or found.scrubbed[p] != found.states[p].rows or found.kept[p] != found.states[p].rows
     )
-    facts = {"rows_differing": len(found.differences)}
+    records = found.bookkeeping.places if found.bookkeeping is not None else []
+    facts = {
+        "rows_differing": len(found.differences),
+        "records_differing": records,
+        "keys_unreachable": list(found.unreachable),
+    }
+    if found.unreachable:
+        named = ", ".join(map(repr, found.unreachable[:5]))
+        return Claim(
+            verdict=Verdict.DIVERGED,
+            why=f"the index of the table does not find {len(found.unreachable)} keys ({named}) whose rows are there: REINDEX "
+            "the table, then check again",
+            facts=facts,
+        )
     if wrong:
         named = f"{len(found.differences)} differing rows" if found.differences else "the digests, not the rows, were altered"
         return Claim(
@@ -119,6 +133,13 @@ def stored(found: Evidence) -> Claim:
     miscounted = [p for p, s in sorted(found.states.items()) if tallied(s, found.keys, found.homes, found.waiting) != s]
     if miscounted:
         return Claim(verdict=Verdict.DIVERGED, why=f"partitions {miscounted} count their quarantine wrongly", facts=facts)
+    if records:
+        named = ", ".join(f"partition {p} offset {offset}" for p, offset in records[:5])
+        return Claim(
+            verdict=Verdict.DIVERGED,
+            why=f"{len(records)} quarantined records or checkpoints are not what the log holds ({named})",
+            facts=facts,
+        )
     return Claim(verdict=Verdict.EQUAL, why="all stored rows, hashed again, give the maintained digests", facts=facts)
 
 
@@ -134,4 +155,6 @@ def _is_right(key: str, found: Evidence, reference: Reference) -> bool:
         return False
     if state.parked is None:
         return reference.applied.get(key, 0) == state.applied
+    if state.parked is Reason.CONFLICT and key not in reference.conflicts:
+        return False
     return is_waiting(key, state, found.waiting)

@@ -17,7 +17,7 @@ from truecopy_projections.errors import RepairRefusedError
 from truecopy_projections.evidence import Evidence, gather, is_waiting, tallied
 from truecopy_projections.projection import Address, Projection
 from truecopy_projections.replica import Replica
-from truecopy_projections.state import KeyState, PartitionPlan, PartitionState, Reason, StoredRow
+from truecopy_projections.state import Checkpoint, KeyState, PartitionPlan, PartitionState, Reason, StoredRow, Waiting
 from truecopy_projections.verdicts import Difference
 
 __all__ = ["NO_FENCE", "Truth", "log_truth"]
@@ -31,6 +31,7 @@ class Truth:
     """What a repair would change: the differing rows, the keys whose state is wrong, and the plans, still without their fences.
 
     `rows` are all there are, on the side that has more; `source` is who says so; `left` tells what can't be said now.
+    `records` are partitions and offsets of quarantined records and checkpoints that are not what the log holds.
     """
 
     source: str
@@ -39,6 +40,7 @@ class Truth:
     plans: Sequence[PartitionPlan]
     rows: int
     left: str = ""
+    records: Sequence[tuple[int, int]] = ()
 
 
 async def log_truth(projection: Projection[Any], replica: Replica, log: Log, schemas: SchemaSource, *, topic: str) -> Truth:
@@ -46,10 +48,13 @@ async def log_truth(projection: Projection[Any], replica: Replica, log: Log, sch
     found = await gather(projection, replica, log, schemas, topic=topic, deep=True)
     if found.reference is None:
         raise RepairRefusedError(f"{projection.id}: nothing to repair from: {found.why_none}")
+    if found.bookkeeping is not None:  # what waits decides what is parked
+        found = replace(found, waiting=found.bookkeeping.mended(found.waiting))
     wrong = wrong_keys(found, found.reference)
     plans = _plans(projection, found, wrong)
     rows = max(found.stored_rows, found.meant_rows)
-    return Truth(source="log", differences=found.differences, keys=wrong, plans=plans, rows=rows)
+    records = found.bookkeeping.places if found.bookkeeping is not None else ()
+    return Truth(source="log", differences=found.differences, keys=wrong, plans=plans, rows=rows, records=records)
 
 
 def _meant(found: Evidence, key: str) -> KeyState | None:
@@ -57,6 +62,8 @@ def _meant(found: Evidence, key: str) -> KeyState | None:
     reference, known = found.reference, found.keys.get(key)
     assert reference is not None
     parked = known.parked if known is not None and is_waiting(key, known, found.waiting) else None
+    if parked is Reason.CONFLICT and key not in reference.conflicts:
+        parked = None  # the replica's version was altered, and the next event met it
     head = reference.heads.get(key)
     if head is None:
         return known if parked else None
@@ -116,6 +123,13 @@ def _plans(projection: Projection[Any], found: Evidence, wrong: Sequence[str]) -
         else:
             forgotten[p].add(key)
     freed = _freed(found)
+    waits: list[Waiting] = []
+    checkpoints: list[Checkpoint] = []
+    if (right := found.bookkeeping) is not None:
+        waits = [w for w in right.waiting.values() if w is not None and w.offset not in freed.get(w.partition, ())]
+        checkpoints = list(right.checkpoints.values())
+        for p, offset in [at for at, w in right.waiting.items() if w is None]:
+            freed[p] |= {offset}
     return [
         PartitionPlan(
             fence=NO_FENCE,
@@ -127,6 +141,8 @@ def _plans(projection: Projection[Any], found: Evidence, wrong: Sequence[str]) -
             forgotten=frozenset(forgotten[p]),
             strays=frozenset(strays[p]),
             freed=freed[p],
+            waits=[w for w in waits if w.partition == p],
+            checkpoints=[c for c in checkpoints if c.partition == p],
         )
         for p, state in found.states.items()
     ]

@@ -68,6 +68,10 @@ class Snapshot(Protocol):
         """A source key and its rows."""
         ...
 
+    async def unreachable(self, projection: Projection[Any]) -> Sequence[str]:
+        """Source keys of rows that `rows` yields and no look-up by key finds: a damaged index hides them. In their order."""
+        ...
+
     async def checkpoints(
         self, projection: str, *, latest: MarkVerdict | None = None, newest: int | None = None
     ) -> Sequence[Checkpoint]:

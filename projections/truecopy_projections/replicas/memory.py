@@ -253,6 +253,9 @@ class _MemorySnapshot:
         _, state = contents.keys.get(key, (0, None))
         return state, [row for _, row in contents.rows.get(key, {}).values()]
 
+    async def unreachable(self, projection: Projection[Any]) -> Sequence[str]:  # noqa: ARG002
+        return ()  # no index to be damaged
+
     async def checkpoints(
         self, projection: str, *, latest: MarkVerdict | None = None, newest: int | None = None
     ) -> Sequence[Checkpoint]:

@@ -16,6 +16,7 @@ from truecopy_projections.errors import OtherServiceError
 from truecopy_projections.limits import SCAN_ROWS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, refuse_other_declaration
+from truecopy_projections.replicas.sql_indexes import unreachable
 from truecopy_projections.replicas.sql_keys import all_keys, load
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
@@ -147,6 +148,9 @@ class SqlSnapshot:
             return None, ()
         states, rows, _ = await load(self._connection, projection, [key], rows={key})
         return states.get(key), [stored_of(projection, row)[2] for row in rows]
+
+    async def unreachable(self, projection: Projection[Any]) -> Sequence[str]:
+        return await unreachable(self._connection, projection) if check(self._meta, projection) else ()
 
     async def checkpoints(
         self, projection: str, *, latest: MarkVerdict | None = None, newest: int | None = None
