@@ -3,6 +3,7 @@
 from truecopy_schemas.errors import TruecopyError
 
 __all__ = [
+    "BootstrapRefusedError",
     "NotEqualError",
     "NotReachedError",
     "OtherServiceError",
@@ -49,6 +50,14 @@ class NotReachedError(TruecopyError):
 
 class RepairRefusedError(TruecopyError):
     """A repair that would change too much, or has no truth to repair from. Nothing was changed."""
+
+
+class BootstrapRefusedError(TruecopyError):
+    """A replica is not filled from this peer, or not now. What was there is as it was; do what the message says."""
+
+    def __init__(self, *, projection: str, replica: str, peer: str, seen: str, remedy: str) -> None:
+        super().__init__(f"{projection}: {replica} is not filled from {peer}: {seen}; {remedy}")
+        self.projection, self.replica, self.peer, self.seen, self.remedy = projection, replica, peer, seen, remedy
 
 
 class NotEqualError(TruecopyError):

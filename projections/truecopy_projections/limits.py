@@ -4,6 +4,9 @@ __all__ = [
     "BATCH_GROWTH_MAX",
     "BATCH_LEASE_SHARE",
     "BATCH_RECORDS_FIRST",
+    "BOOTSTRAP_COPY_ROWS",
+    "BOOTSTRAP_PAGES",
+    "BOOTSTRAP_TAIL_RECORDS_MAX",
     "BUCKETS",
     "CHECKPOINTS_KEPT",
     "CHECK_POLL_S",
@@ -71,6 +74,12 @@ CHECK_POLL_S = 0.1
 """Seconds between looks at a replica by a waiting check."""
 REPAIR_LEASE_S = 300.0
 """Seconds for which a repair holds all partitions while it folds the log. It gives them back at its end."""
+BOOTSTRAP_COPY_ROWS = 10_000
+"""Rows that go from a peer to a new replica in one transaction, where the two are not databases of one kind."""
+BOOTSTRAP_PAGES = 1_000
+"""Pages of a peer's SQLite file, 4 KiB each, that are copied in one step: some 5 ms of reading between two pauses."""
+BOOTSTRAP_TAIL_RECORDS_MAX = 100_000
+"""Records of a partition behind a peer's position that are held against its copy: five times those between two marks."""
 REPLAY_STALL_S = 10.0
 """Seconds without a record after which a fold of the log is given up."""
 REPAIR_ROWS_MAX = 10_000

@@ -7,6 +7,7 @@ stayed. A projection with several rows per key keeps all its keys there.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import repeat
 from typing import Any
@@ -23,14 +24,14 @@ __all__ = ["all_keys", "load", "rows_to_put", "write_keys"]
 _NO_HEAD = (None, None, None)
 
 
-def all_keys(projection: Projection[Any]) -> str:
-    """A query for all source keys, in the columns of keys_shape."""
-    shape = keys_shape(projection)
+def all_keys(projection: Projection[Any], *, rows: str = "", keys: str = "") -> str:
+    """A query for all source keys, in the columns of keys_shape. `rows` and `keys` are tables other than its own."""
+    shape = replace(keys_shape(projection), name=keys or keys_shape(projection).name)
     table = f"SELECT {listed(tuple(column.name for column in shape.columns))} FROM {quoted(shape.name)}"
     if projection.key:
         return table
     return (
-        f"SELECT _key, _part, _version, _version, _element, _previous, '' FROM {quoted(projection.table)} AS own "
+        f"SELECT _key, _part, _version, _version, _element, _previous, '' FROM {quoted(rows or projection.table)} AS own "
         f"WHERE _version IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {quoted(shape.name)} AS aside WHERE aside.key = own._key) "
         f"UNION ALL {table}"
     )
