@@ -77,8 +77,6 @@ class Point(Enum):
     """The place for a copy of a peer is made, and empty."""
     BOOTSTRAP_COPYING = "bootstrap.copying"
     """A part of the peer is copied. The figure: its bytes so far, about."""
-    BOOTSTRAP_COPIED = "bootstrap.copied"
-    """All is copied and nothing verified."""
     BOOTSTRAP_VERIFIED = "bootstrap.verified"
     """The copy is verified, and nobody can see it."""
     BOOTSTRAP_ADOPTING = "bootstrap.adopting"

@@ -28,7 +28,7 @@ from truecopy_projections.limits import REPLAY_STALL_S
 from truecopy_projections.projection import Projection
 from truecopy_projections.replicas.landing import Landing, Pace, Room, own_room
 from truecopy_projections.replicas.landing_beside import beside, taken
-from truecopy_projections.replicas.landing_file import as_file, is_alone, new_file
+from truecopy_projections.replicas.landing_file import as_file, clear_away, is_alone, new_file
 from truecopy_projections.replicas.sql_snapshot import SqlSnapshot, check, read_meta
 
 __all__ = ["Bootstrap", "Progress", "bootstrap"]
@@ -110,6 +110,7 @@ async def bootstrap(
         insist(("the two are one database", "name another replica's address"))
     file = new_file(target)
     if file is None:
+        clear_away(target)
         async with target.snapshot() as connection:
             insist(await taken(connection, target.name, projection, service=service, replace=replace))
     described = await identified(log, name)
@@ -130,7 +131,6 @@ async def bootstrap(
                 landing: Landing = await landings.enter_async_context(way)
                 await landing.copy(source, pace)
         if not dry_run:
-            await reached(Point.BOOTSTRAP_COPIED)
             async with landing.reading() as copy:
                 recount = await _recount(copy, landing.room, watched, watch)
         insist(recount.differs(found) or unanchored(found, tails, recount.heads))

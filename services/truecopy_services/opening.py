@@ -18,9 +18,9 @@ from truecopy_projections.foreign import ForeignTopic
 from truecopy_projections.replica import Replica
 from truecopy_projections.replicas import MemoryReplica, SqlReplica
 from truecopy_services.config import MEMORY, Settings
-from truecopy_services.errors import SettingError
+from truecopy_services.errors import SettingError, UsageError
 
-__all__ = ["file_of", "open_log", "open_replica", "open_schemas", "open_store_database", "shown"]
+__all__ = ["file_of", "open_log", "open_peer", "open_replica", "open_schemas", "open_store_database", "shown"]
 
 
 def shown(address: str) -> str:
@@ -108,6 +108,18 @@ async def open_replica(settings: Settings, service: str, *, make: bool = True) -
         return MemoryReplica(), None
     database = await _database("replica", address, settings, make=make)
     return SqlReplica(database, service=settings.topic_prefix + service), database
+
+
+async def open_peer(settings: Settings, address: str) -> Database:
+    """The database of another replica, at an address that was given. Raises UsageError, which quotes nothing of it."""
+    try:
+        return await connect(address, synchronous="NORMAL", timeout_s=settings.statement_timeout_s)
+    except ImportError:
+        raise UsageError(
+            "the peer is on PostgreSQL, whose client is not installed; run: pip install 'truecopy[postgres]'"
+        ) from None
+    except ValueError as fault:
+        raise UsageError(f"the peer's address: {fault}") from None
 
 
 async def _database(name: str, address: str, settings: Settings, *, make: bool) -> Database:

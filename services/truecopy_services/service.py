@@ -1,6 +1,6 @@
 """A service that is open: its log, its event store and its replica, and what is done with them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from truecopy_bus.schema_sources import SchemaSource
 from truecopy_bus.sql import Database
 from truecopy_bus.store import EventStore
 from truecopy_bus.token import Token
+from truecopy_projections.bootstrap import Bootstrap, Progress, bootstrap
 from truecopy_projections.certificate import certify, signing_key
 from truecopy_projections.check import check
 from truecopy_projections.limits import REPAIR_ROWS_MAX
@@ -22,10 +23,14 @@ from truecopy_projections.verdicts import Report
 from truecopy_projections.worker import Worker
 from truecopy_schemas import Event
 from truecopy_services.config import Settings
-from truecopy_services.opening import open_schemas
+from truecopy_services.errors import UsageError
+from truecopy_services.opening import open_peer, open_schemas
 from truecopy_services.reading import ReplicaReader
 
-__all__ = ["Service"]
+__all__ = ["SIGNING_KEY", "Service"]
+
+SIGNING_KEY = "signing.key"
+"""The file under `home` with the private key that signs here."""
 
 R = TypeVar("R")
 
@@ -89,10 +94,53 @@ class Service:
             rows_max=rows_max,
         )
 
+    async def bootstrap(
+        self,
+        projection: Projection[Any],
+        address: str,
+        *,
+        public_key: str | None = None,
+        replace: bool = False,
+        dry_run: bool = False,
+        bytes_per_second: int | None = None,
+        told: Callable[[Progress], None] = lambda _: None,
+    ) -> Bootstrap:
+        """Fill this service's replica with a projection from the replica at `address`, see truecopy_projections.bootstrap.
+
+        Trusted are the certificates of this service's own key, and of `public_key` (hex). Raises what that raises, and
+        UsageError for an address that is none, or a replica of ours that is in memory.
+        """
+        if self.replica_database is None:
+            raise UsageError("a replica in memory is not filled from a peer; name a database by TRUECOPY_REPLICA")
+        peer = await open_peer(self.settings, address)
+        try:
+            return await bootstrap(
+                projection,
+                self.replica_database,
+                peer,
+                self.log,
+                trusted=self._trusted(public_key),
+                service=self.settings.topic_prefix + self.name,
+                topic=self.topic(projection),
+                replace=replace,
+                dry_run=dry_run,
+                bytes_per_second=bytes_per_second,
+                lease_s=self.settings.lease_s,
+                told=told,
+            )
+        finally:
+            await peer.close()
+
+    def _trusted(self, public_key: str | None) -> frozenset[str]:
+        """The keys in hex whose certificates count here: the one that was given, and our own if there is one."""
+        path = self.settings.home / SIGNING_KEY
+        own = [signing_key(path).public_key().public_bytes_raw().hex()] if path.exists() else []
+        return frozenset([*own, *([public_key.lower()] if public_key else [])])
+
     async def certify(self, report: Report) -> Mapping[str, Any]:
         """Sign an EQUAL report with the key in `signing.key` under `home`, and keep it in the replica. Raises NotEqualError."""
         self.settings.home.mkdir(parents=True, exist_ok=True)
-        key = signing_key(self.settings.home / "signing.key")
+        key = signing_key(self.settings.home / SIGNING_KEY)
         return await certify(self.projections[report.projection], self.replica_adapter, report, key)
 
     def topic(self, projection: Projection[Any]) -> str:

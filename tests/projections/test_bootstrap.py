@@ -212,10 +212,11 @@ async def test_a_replica_that_holds_the_projection_is_replaced_only_when_told_an
 
     await fill(world, target, peer, replace=True)
 
+    await new.settle(balance)
     assert await new.verdicts(balance, deep=True) == EQUAL
     async with target.snapshot() as connection:
         assert len(await connection.fetch("SELECT * FROM of_a_user")) == 20
-        left = "SELECT name FROM truecopy_meta WHERE name LIKE 'bootstrap%' UNION SELECT scope FROM truecopy_leases"
+        left = "SELECT name FROM truecopy_meta WHERE name LIKE 'bootstrap%' UNION SELECT DISTINCT scope FROM truecopy_leases"
         assert await connection.fetch(left) == [(balance.id,)]
 
 
@@ -229,6 +230,7 @@ async def test_a_replica_with_other_projections_gets_one_more(world: World, targ
 
     await fill(world, target, peer)
 
+    await new.settle(balance, entries)
     assert await new.verdicts(balance, deep=True) == EQUAL
     assert await new.verdicts(entries, deep=True) == EQUAL
 

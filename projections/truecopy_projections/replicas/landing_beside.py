@@ -140,6 +140,7 @@ class Beside:
             await tx.fetch("DELETE FROM truecopy_leases WHERE scope = $1", projection.id)
             await _move(tx, self.room.rows, own.rows)
             await _move(tx, self.room.keys, own.keys)
+            await tx.fetch("DELETE FROM truecopy_meta WHERE name = $1", self._scope)
             await inherit(tx, projection, self._service, found, entry)
 
     async def _by_batches(self, source: Connection, given: Shape, wanted: Shape, pace: Pace) -> None:

@@ -23,7 +23,7 @@ from truecopy_projections.projection import Projection
 from truecopy_projections.replicas.landing import Entry, Pace, Room, inherit, own_room
 from truecopy_projections.replicas.tables import SHARED, journal_statement
 
-__all__ = ["AsFile", "as_file", "is_alone", "new_file"]
+__all__ = ["AsFile", "as_file", "clear_away", "is_alone", "new_file"]
 
 _PAGE_BYTES = 4096
 _STEPS_A_SECOND = 10
@@ -52,8 +52,8 @@ async def as_file(
     path: Path, projection: Projection[Any], refuse: Callable[[Refusal], Exception], *, service: str
 ) -> AsyncIterator["AsFile"]:
     """A landing that becomes the file `path`. Raises what `refuse` makes when another bootstrap is at work."""
-    side = path.with_name(f"{path.name}.landing")
-    with held_alone(path.with_name(f"{side.name}-lock")) as alone:
+    side = _side(path)
+    with held_alone(_lock(side)) as alone:
         if not alone:
             raise refuse(("another bootstrap of it is at work", "wait for its end"))
         if left := [found for found in remains(path) if found != path]:
@@ -67,6 +67,22 @@ async def as_file(
         finally:
             await landing.close()
             _remove(side)
+
+
+def clear_away(database: Database) -> None:
+    """Remove what a bootstrap that was killed left beside this database, unless one is at work."""
+    if isinstance(database, SqliteDatabase) and (side := _side(Path(database.path))).exists():
+        with held_alone(_lock(side)) as alone:
+            if alone:
+                _remove(side)
+
+
+def _side(path: Path) -> Path:
+    return path.with_name(f"{path.name}.landing")
+
+
+def _lock(side: Path) -> Path:
+    return side.with_name(f"{side.name}-lock")
 
 
 def _remove(path: Path) -> None:
