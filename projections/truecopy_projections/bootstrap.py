@@ -197,7 +197,7 @@ async def _found(
     except ProjectionError as fault:
         remedy = "bring app and peer to one declaration, or give this one the next number"
         raise refuse((f"it was declared otherwise ({fault})", remedy)) from fault
-    snapshot = SqlSnapshot(source, meta)
+    snapshot = SqlSnapshot(source, meta, name=peer.name)
     certificates = [one for one in await snapshot.journal("certificate") if one.get("projection") == projection.id]
     return Inheritance(
         states=await snapshot.states(projection.id),

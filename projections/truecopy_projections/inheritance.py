@@ -235,7 +235,7 @@ class Recount:
         keys = [key for key, _, _ in rows]
         hashes = row_hashes(self._projection.id, keys, [encoded(c) for c in zip(*(r.values for _, _, r in rows), strict=True)])
         for (key, partition, row), again in zip(rows, hashes, strict=True):
-            if again != row.hash and not self.altered:
+            if (again != row.hash or row.astray is not None) and not self.altered:
                 self.altered = key
             sums = self._rows.setdefault(partition, {})
             bucket = bucket_of(key)
@@ -252,7 +252,7 @@ class Recount:
     def differs(self, found: Inheritance) -> Refusal | None:
         """Why this is not what the peer says of itself."""
         if self.altered:
-            return f"the row of {self.altered!r} differs from the hash that is kept beside it", _OTHER_PEER
+            return f"the row of {self.altered!r} differs from the hash that is kept beside it, or is astray", _OTHER_PEER
         told: list[tuple[str, Callable[[PartitionState], bool]]] = [
             ("its rows, hashed again, do not give the digests that it keeps", self._same_rows),
             ("the elements of its keys do not sum to its input digest", self._same_elements),

@@ -20,6 +20,7 @@ from truecopy_bus.errors import TopicMismatchError
 from truecopy_bus.leases import Fence
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.projection import Projection
+from truecopy_projections.scrub_times import ScrubTimes
 from truecopy_projections.state import (
     Checkpoint,
     KeyState,
@@ -47,20 +48,34 @@ class Snapshot(Protocol):
         """By partition; empty when the replica holds no such projection (`name@version`)."""
         ...
 
-    def rows(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
-        """All rows in batches, as (source key, partition, row), in no order."""
+    def rows(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None, indexed: bool = True
+    ) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
+        """The rows of these buckets of the digests (None: all) in batches, as (source key, partition, row), in no order.
+
+        They are those stored under these buckets; one whose key has another is `astray`, and is missing there. Buckets are read
+        by the index by which workers find their rows; unless `indexed`, the whole table is read and the index is not.
+        """
         ...
 
-    def keys(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
-        """All source keys in batches, as (key, partition, state), in no order."""
+    def keys(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
+        """The source keys of these buckets (None: all) in batches, as (key, partition, state), in no order."""
         ...
 
     async def get(self, projection: Projection[Any], key: str) -> tuple[KeyState | None, Sequence[StoredRow]]:
         """A source key and its rows."""
         ...
 
-    async def checkpoints(self, projection: str, *, latest: MarkVerdict | None = None) -> Sequence[Checkpoint]:
-        """The kept checkpoints, by partition and then offset; with `latest`, only each partition's last of that verdict."""
+    async def checkpoints(
+        self, projection: str, *, latest: MarkVerdict | None = None, newest: int | None = None
+    ) -> Sequence[Checkpoint]:
+        """The kept checkpoints, by partition and then offset.
+
+        With `latest` only each partition's last of that verdict, with `newest` only so many of the last of each partition; one
+        of the two may be given, and either is found by index, however many are kept.
+        """
         ...
 
     async def waiting(self, projection: str) -> Sequence[Waiting]:
@@ -69,6 +84,14 @@ class Snapshot(Protocol):
 
     async def journal(self, kind: str) -> Sequence[JournalEntry]:
         """Entries of one kind, oldest first."""
+        ...
+
+    async def scrubs(self, projection: str) -> ScrubTimes:
+        """When each bucket was last hashed again and right. Of a projection that was made anew, never."""
+        ...
+
+    async def remembered(self, projection: str, what: str) -> JournalEntry | None:
+        """What was last remembered of a projection under this name."""
         ...
 
 
@@ -118,6 +141,14 @@ class Replica(Protocol):
 
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
         """The source keys whose rows the database refuses, each with its reason. Writes nothing."""
+        ...
+
+    async def scrubbed(self, projection: Projection[Any], at_ms: Mapping[int, int] | None) -> None:
+        """Keep when these buckets were right (see ScrubTimes), 0 if they are not; with None forget all. It needs no fence."""
+        ...
+
+    async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
+        """Keep `said`, JSON values, under a name, in place of what was kept there. It needs no fence: who checks writes it."""
         ...
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]: ...

@@ -256,6 +256,7 @@ DAMAGE = {
     "a row and its hash": ("UPDATE balance__v1 SET (amount, account, mean, events, _hash) = (SELECT amount, account, mean, "
                            "events, _hash FROM balance__v1 WHERE _key = 'k4') WHERE _key = 'k3'", "row of 'k3'"),
     "a row deleted": ("DELETE FROM balance__v1 WHERE _key = 'k3'", "its rows, hashed again"),
+    "a row's bucket": ("UPDATE balance__v1 SET _bucket = _bucket + 1 WHERE _key = 'k3'", "astray"),
     "the vector": ("UPDATE truecopy_partitions SET rows = (SELECT p.rows FROM truecopy_partitions p WHERE p.part = 1) "
                    "WHERE part = 0", "its rows, hashed again"),
     "the row digest": ("UPDATE truecopy_partitions SET row_digest = input_digest WHERE part = 0", "certificate's count"),
@@ -299,8 +300,8 @@ async def test_a_damaged_peer_is_refused_by_name_and_nothing_is_left(
 
 
 BEYOND = {
-    "a ghost": ("INSERT INTO balance__v1 SELECT account, amount, mean, events, 'ghost', _part, _hash, NULL, NULL, NULL "
-                "FROM balance__v1 WHERE _key = 'k3'", "row of 'ghost'"),
+    "a ghost": ("INSERT INTO balance__v1 SELECT account, amount, mean, events, 'ghost', _part, _hash, _bucket, NULL, NULL, "
+                "NULL FROM balance__v1 WHERE _key = 'k3'", "row of 'ghost'"),
     "a mark's row digest": ("UPDATE truecopy_checkpoints SET row_digest = input_digest", "certificate's count"),
     "the marks at the certificate": ("DELETE FROM truecopy_checkpoints WHERE log_offset < (SELECT max(log_offset) FROM "
                                      "truecopy_checkpoints c WHERE c.part = truecopy_checkpoints.part)", "links the two"),

@@ -16,8 +16,9 @@ from truecopy_bus import leases
 from truecopy_bus.points import Point, reached
 from truecopy_bus.sql import Connection, Shape
 from truecopy_bus.sql.statements import listed, quoted
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.inheritance import Inheritance
-from truecopy_projections.limits import SCAN_ROWS
+from truecopy_projections.limits import BUCKETS, SCAN_ROWS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT
 from truecopy_projections.replicas.sql_keys import all_keys
@@ -26,6 +27,7 @@ from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
     META,
     PARTITIONS,
+    SCRUBS,
     WAITING,
     checkpoint_row,
     declaration,
@@ -36,6 +38,7 @@ from truecopy_projections.replicas.tables import (
     view_statement,
     waiting_row,
 )
+from truecopy_projections.scrub_times import NEVER, packed
 from truecopy_projections.state import KeyState, StoredRow
 
 __all__ = ["Entry", "Landing", "Pace", "Room", "inherit", "own_room", "select"]
@@ -62,10 +65,11 @@ class Room:
             yield [stored_of(self.projection, row) for row in batch]
 
     async def all_keys(self, connection: Connection) -> AsyncIterator[list[tuple[str, int, KeyState]]]:
-        """As Snapshot.keys."""
-        query = all_keys(self.projection, rows=self.rows.name, keys=self.keys.name)
-        async for batch in connection.stream(query, rows_max=SCAN_ROWS):
-            yield [key_of(row) for row in batch]
+        """As Snapshot.keys, without those that no reader would find."""
+        query, limits = all_keys(self.projection, None, rows=self.rows.name, keys=self.keys.name)
+        async for batch in connection.stream(query, *limits, rows_max=SCAN_ROWS):
+            # One that lies in another's bucket is found by nobody.
+            yield [key_of(row) for row in batch if row[-1] == bucket_of(row[0])]
 
 
 def own_room(projection: Projection[Any]) -> Room:
@@ -132,6 +136,9 @@ async def inherit(tx: Connection, projection: Projection[Any], service: str, fou
         await tx.put(CHECKPOINTS, [checkpoint_row(own, one) for one in found.checkpoints])
     if found.waiting:
         await tx.put(WAITING, [waiting_row(own, one) for one in found.waiting])
+    [[now_ms]] = await tx.fetch(f"SELECT {tx.dialect.now_ms}")
+    scrubbed = packed(NEVER, dict.fromkeys(range(BUCKETS), int(now_ms)))  # it was read back and hashed again
+    await tx.put(SCRUBS, [(own, scrubbed)])
     await tx.fetch(
         f"INSERT INTO truecopy_journal (kind, at_ms, entry) VALUES ($1, {tx.dialect.now_ms}, $2)",
         "bootstrap",

@@ -14,6 +14,7 @@ from truecopy_bus.leases import Fence
 from truecopy_bus.points import Point, reached
 from truecopy_bus.sql import Connection, Database
 from truecopy_bus.sql.statements import listed
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.limits import CHECKPOINTS_KEPT
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot, refuse_other_partitions
@@ -29,10 +30,13 @@ from truecopy_projections.replicas.sql_snapshot import (
     read_meta,
     refuse_dropped,
     refuse_other_service,
+    remembered_name,
 )
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
+    META,
     PARTITIONS,
+    SCRUBS,
     SHARED,
     WAITING,
     address_of,
@@ -46,6 +50,7 @@ from truecopy_projections.replicas.tables import (
     waiting_of,
     waiting_row,
 )
+from truecopy_projections.scrub_times import packed, unpacked
 from truecopy_projections.state import Known, PartitionPlan, PartitionState, Waiting, Wanted
 
 __all__ = ["SqlReplica"]
@@ -92,6 +97,8 @@ class SqlReplica:
             check(meta, projection)
             known = await tx.fetch("SELECT COUNT(*) FROM truecopy_partitions WHERE projection = $1", projection.id)
             refuse_other_partitions(projection, known[0][0], partitions)
+            if not known[0][0]:  # of tables that are made anew nobody has read anything
+                await tx.drop(SCRUBS, SCRUBS.key, [(projection.id,)])
             await leases.prepare(tx, projection.id, partitions)
             names = tuple(column.name for column in PARTITIONS.columns)
             for partition in range(partitions):
@@ -117,7 +124,7 @@ class SqlReplica:
             whole = {*wanted.whole, *single}
             states, rows, hashes = await load(connection, projection, wanted.keys, rows=whole, hashes=wanted.hashes)
             if projection.key and wanted.rows:
-                rows += await connection.pick(shape, shape.key, [(key, *sub) for key, sub in wanted.rows])
+                rows += await connection.pick(shape, shape.key, [(bucket_of(key), key, *sub) for key, sub in wanted.rows])
             parked = [(projection.id, key) for key, state in states.items() if state.parked is not None]
             waiting: dict[str, list[Waiting]] = {}
             found = await connection.pick(WAITING, ("projection", "key"), parked) if parked else []
@@ -147,18 +154,31 @@ class SqlReplica:
                 await _append(tx, journal)
         return frozenset(plan.was.partition for plan in current)
 
+    async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
+        async with self._database.transaction() as tx:
+            await tx.put(META, [(remembered_name(projection.id, what), json.dumps(said))])
+
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
         puts: dict[str, _Rows] = {}
         for row in rows_to_put(projection, plans, {}):
             puts.setdefault(row[len(projection.fields)], []).append(row)
         return await culprits(self._database, projection, plans, puts)
 
+    async def scrubbed(self, projection: Projection[Any], at_ms: Mapping[int, int] | None) -> None:
+        async with self._database.transaction() as tx:
+            if at_ms is None:
+                await tx.drop(SCRUBS, SCRUBS.key, [(projection.id,)])
+                return
+            sql = f"SELECT times FROM {SCRUBS.name} WHERE projection = $1 {tx.dialect.for_update}"
+            known = await tx.fetch(sql, projection.id)
+            await tx.put(SCRUBS, [(projection.id, packed(unpacked(known[0][0] if known else None), at_ms))])
+
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         async with self._database.snapshot() as connection:
             meta = await read_meta(connection, name=self.name)
             self._lazy = self._lazy or LAZY_NAME in meta
-            yield SqlSnapshot(connection, meta)
+            yield SqlSnapshot(connection, meta, name=self.name)
 
     async def flush(self) -> None:
         if self._lazy or self._database.dialect.name == "sqlite":
@@ -172,7 +192,8 @@ class SqlReplica:
         checkpoints = [checkpoint_row(own, one) for plan in plans for one in plan.checkpoints]
         kept = await write_keys(tx, projection, plans)
         drops: list[tuple[Any, tuple[str, ...], _Rows]] = [
-            (shape, shape.key, [(key, *sub) for plan in plans for key, sub in plan.drops]),
+            (shape, shape.key, [(bucket_of(key), key, *sub) for plan in plans for key, sub in plan.drops]),
+            (shape, shape.key, [(bucket, key, *sub) for plan in plans for bucket, (key, sub) in plan.strays]),
             (WAITING, WAITING.key, [(own, plan.was.partition, offset) for plan in plans for offset in plan.freed]),
         ]
         puts: list[tuple[Any, _Rows]] = [
