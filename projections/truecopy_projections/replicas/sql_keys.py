@@ -40,8 +40,9 @@ def all_keys(
         return table, limits
     return (
         "SELECT _key, _part, _version, _version, _element, _previous, '', _bucket "
-        f"FROM {quoted(rows or projection.table)} AS own WHERE {within('_bucket', buckets)[0]} AND _version IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {quoted(shape.name)} "
-        f"AS aside WHERE aside.bucket = own._bucket AND aside.key = own._key) UNION ALL {table}"
+        f"FROM {quoted(rows or projection.table)} AS own WHERE {within('_bucket', buckets)[0]} AND _version IS NOT NULL "
+        f"AND NOT EXISTS (SELECT 1 FROM {quoted(shape.name)} AS aside WHERE aside.bucket = own._bucket "
+        f"AND aside.key = own._key) UNION ALL {table}"
     ), limits
 
 
