@@ -22,7 +22,8 @@ from truecopy_bus.points import Point, reached
 from truecopy_bus.record import TopicState
 from truecopy_bus.sql import Connection, Database
 from truecopy_bus.sql.sqlite import SqliteDatabase
-from truecopy_projections.errors import BootstrapRefusedError, ProjectionError, UnknownProjectionError
+from truecopy_projections.certificate import newest_certificate
+from truecopy_projections.errors import BootstrapRefusedError, InvalidCertificateError, ProjectionError, UnknownProjectionError
 from truecopy_projections.inheritance import Inheritance, Recount, Refusal, Tail, unanchored, uncertified, unfit
 from truecopy_projections.limits import REPLAY_STALL_S
 from truecopy_projections.projection import Projection
@@ -30,6 +31,7 @@ from truecopy_projections.replicas.landing import Landing, Pace, Room, own_room
 from truecopy_projections.replicas.landing_beside import beside, taken
 from truecopy_projections.replicas.landing_file import as_file, clear_away, is_alone, new_file
 from truecopy_projections.replicas.sql_snapshot import SqlSnapshot, check, read_meta
+from truecopy_schemas.errors import NewerFormatError
 
 __all__ = ["Bootstrap", "Progress", "bootstrap"]
 
@@ -138,7 +140,8 @@ async def bootstrap(
         if not dry_run:
             await reached(Point.BOOTSTRAP_VERIFIED)
             insist(_moved_on(described, await identified(log, name)))
-            await landing.adopt(found, {**result.as_json(), "certificate": found.certificate})
+            assert found.certificate is not None
+            await landing.adopt(found, {**result.as_json(), "certificate": found.certificate.as_json()})
             await reached(Point.BOOTSTRAP_ADOPTED)
     if not dry_run:
         await target.flush()
@@ -198,12 +201,15 @@ async def _found(
         remedy = "bring app and peer to one declaration, or give this one the next number"
         raise refuse((f"it was declared otherwise ({fault})", remedy)) from fault
     snapshot = SqlSnapshot(source, meta, name=peer.name)
-    certificates = [one for one in await snapshot.journal("certificate") if one.get("projection") == projection.id]
+    try:
+        certificate = await newest_certificate(projection, snapshot)
+    except (InvalidCertificateError, NewerFormatError) as fault:
+        raise refuse((f"its certificate can't be read ({fault})", "certify it anew")) from fault
     return Inheritance(
         states=await snapshot.states(projection.id),
         checkpoints=await snapshot.checkpoints(projection.id),
         waiting=await snapshot.waiting(projection.id),
-        certificate=certificates[-1] if certificates else None,
+        certificate=certificate,
     )
 
 
@@ -266,14 +272,14 @@ def _result(
         projection=projection.id,
         replica=target.name,
         peer=peer.name,
-        incarnation=str(certificate["incarnation"]),
+        incarnation=certificate.incarnation,
         positions=positions,
         count=sum(state.count for state in found.states.values()),
         rows=recount.rows,
         parked=tuple(recount.parked),
-        beyond=sum(positions.values()) - sum(map(int, certificate["positions"].values())),
-        issued_at_ms=certificate["issued_at_ms"],
-        public_key=certificate["public_key"],
+        beyond=sum(positions.values()) - sum(certificate.positions.values()),
+        issued_at_ms=certificate.issued_at_ms,
+        public_key=certificate.public_key,
         copied_bytes=pace.done_bytes,
         applied=applied,
     )

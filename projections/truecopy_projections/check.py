@@ -14,7 +14,7 @@ from typing import Any
 from truecopy_bus.log import Log
 from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.claims import computed, delivered, stored, wrong_keys
-from truecopy_projections.evidence import Evidence, gather
+from truecopy_projections.evidence import Evidence, gather, judged
 from truecopy_projections.explain import explained
 from truecopy_projections.limits import CHECK_WAIT_S
 from truecopy_projections.peers import compare, drilled
@@ -61,6 +61,9 @@ async def check(
         claims = by_peers(compared, claims[0].facts) or claims[0], claims[1]
     else:
         found = replace(found, differences=await explained(projection, log, schemas, topic=name, found=found))
+        if parted := {name for one in found.differences if one.explanation for name in one.explanation.parted}:
+            blamed = f"{claims[0].why}; the reducer is not deterministic: fields {', '.join(sorted(parted))}"
+            claims = replace(claims[0], why=blamed), claims[1]
     return _report(projection, replica, found, *claims, peers=compared)
 
 
@@ -89,6 +92,8 @@ def _report(
         parked=sorted(key for key, state in found.keys.items() if state.parked),
         fingerprints=sorted(one.hex() for one in found.reference.fingerprints) if found.reference else (),
         checked_at_ms=time.time_ns() // 1_000_000,
+        counts={p: state.count for p, state in found.states.items()},
+        marks={p: last for p, last in judged(found.checkpoints).items() if last.verdict is MarkVerdict.EQUAL},
         quick=quick,
         peers=peers,
     )

@@ -85,8 +85,18 @@ def _in_key(
             fields = {n: (s, None) for n, s in zip(names, row.values, strict=True)}
         if fields:
             kind = _kind(version, reached, there=row is not None, is_meant=values is not None or reference is None)
-            own = None if row is None else row.values
-            found.append(Difference(key=key, row=sub, kind=kind, version=version, fields=fields, stored=own, meant=values))
+            found.append(
+                Difference(
+                    key=key,
+                    row=sub,
+                    kind=kind,
+                    version=version,
+                    fields=fields,
+                    partition=reference.partition.get(key, home) if reference is not None else home,
+                    stored=None if row is None else row.values,
+                    meant=values,
+                )
+            )
     return found
 
 

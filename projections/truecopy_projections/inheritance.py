@@ -18,7 +18,7 @@ from typing import Any
 from truecopy_bus.fold import DIGEST_ALGORITHM, DIGEST_MODULUS
 from truecopy_bus.record import Record, TopicState
 from truecopy_projections.arrival import Control, control_of, key_of
-from truecopy_projections.certificate import CANONICAL_FORM, verify
+from truecopy_projections.certificate_form import CANONICAL_FORM, Certificate
 from truecopy_projections.columns import encoded
 from truecopy_projections.digest import EMPTY, bucket_of, row_hashes, shifted, total
 from truecopy_projections.evidence import judged, tallied
@@ -46,7 +46,7 @@ class Inheritance:
     states: Mapping[int, PartitionState]
     checkpoints: Sequence[Checkpoint]
     waiting: Sequence[Waiting]
-    certificate: Mapping[str, Any] | None
+    certificate: Certificate | None
 
     def anchors(self) -> dict[int, Checkpoint]:
         """The last mark of each partition that the peer has judged and is not refuted by."""
@@ -61,38 +61,31 @@ class Inheritance:
 
 
 def uncertified(
-    projection: Projection[Any], certificate: Mapping[str, Any] | None, topic: TopicState, trusted: Collection[str]
+    projection: Projection[Any], certificate: Certificate | None, topic: TopicState, trusted: Collection[str]
 ) -> Refusal | None:
     """Why the certificate is none that a replica can begin with. `trusted` are public keys, in hex."""
     if certificate is None:
         return f"it keeps no certificate of {projection.id}", _CERTIFY
-    try:
-        signed = verify(certificate)
-        signer, stated = str(certificate["public_key"]), (certificate["projection"], certificate["entity"])
-        numbers = (certificate["digest_algorithm"], certificate["canonical_form"])
-        incarnation, positions = certificate["incarnation"], certificate["positions"]
-    except (KeyError, TypeError, AttributeError) as fault:
-        return f"its certificate can't be read ({type(fault).__name__}: {fault})", _CERTIFY
-    if not signed:
+    if not certificate.is_signed():
         return "the signature of its certificate is not by the key that it names: it was forged or damaged", _OTHER_PEER
-    if signer not in trusted:
+    if certificate.public_key not in trusted:
         known = ", ".join(sorted(trusted)) or "none"
         return (
-            f"its certificate is signed by {signer}, and trusted are: {known}",
-            f"if that is the peer's key, say so: --public-key {signer}",
+            f"its certificate is signed by {certificate.public_key}, and trusted are: {known}",
+            f"if that is the peer's key, say so: --public-key {certificate.public_key}",
         )
-    if stated != (projection.id, projection.entity):
-        return f"its certificate is of {stated[0]} of {stated[1]}, expected {projection.id} of {projection.entity}", _CERTIFY
-    if numbers != (DIGEST_ALGORITHM, CANONICAL_FORM):
-        ours = (DIGEST_ALGORITHM, CANONICAL_FORM)
+    stated, expected = (certificate.projection, certificate.entity), (projection.id, projection.entity)
+    if stated != expected:
+        return f"its certificate is of {stated[0]} of {stated[1]}, expected {expected[0]} of {expected[1]}", _CERTIFY
+    numbers, ours = (certificate.digest_algorithm, certificate.canonical_form), (DIGEST_ALGORITHM, CANONICAL_FORM)
+    if numbers != ours:
         return f"its certificate is by digest and canonical form {numbers}, expected {ours}", _CERTIFY
-    if incarnation != topic.incarnation:
-        return (
-            f"its certificate is of incarnation {incarnation}, the log has {topic.incarnation}: the topic was made anew",
-            "let workers fill the replica from the log",
-        )
-    if {int(p) for p in positions} != topic.bounds.keys():
-        return f"its certificate is of partitions {sorted(map(int, positions))}, the topic has {sorted(topic.bounds)}", _CERTIFY
+    if certificate.incarnation != topic.incarnation:
+        seen = f"its certificate is of incarnation {certificate.incarnation}, the log has {topic.incarnation}"
+        return f"{seen}: the topic was made anew", "let workers fill the replica from the log"
+    if certificate.positions.keys() != topic.bounds.keys():
+        seen = f"its certificate is of partitions {sorted(certificate.positions)}, the topic has {sorted(topic.bounds)}"
+        return seen, _CERTIFY
     return None
 
 
@@ -132,23 +125,23 @@ def unfit(found: Inheritance, topic: TopicState) -> Refusal | None:
 def _unlinked(found: Inheritance, state: PartitionState) -> Refusal | None:
     """Why a partition is not the one that was certified, only further on.
 
-    An input digest names a history, so figures with the certified one are from the certified count. Nothing was parked there,
-    so the row digest can't have moved without it.
+    Where the peer's figures are of the certified count, its digests must be the certified ones: nothing was parked there, so
+    rows can't have moved without an event.
     """
     p, certificate = state.partition, found.certificate
     assert certificate is not None
-    position = int(certificate["positions"][str(p)])
-    inputs, rows = (int(certificate[f"{kind}_digests"][str(p)], 16) for kind in ("input", "row"))
-    if state.position < position:
-        seen = f"its partition {p} is at offset {state.position}, and was certified at {position}: it lost what it had"
-        return seen, _OTHER_PEER
+    position, count = certificate.positions[p], certificate.counts[p]
+    certified = int(certificate.input_digests[p], 16), int(certificate.row_digests[p], 16)
+    if state.position < position or state.count < count:
+        seen = f"its partition {p} is at offset {state.position} and count {state.count}, and was certified at {position} and"
+        return f"{seen} {count}: it lost what it had", _OTHER_PEER
     seen = f"at the certificate's count its partition {p} had other digests than the certificate states"
-    if state.input_digest == inputs:
-        return None if state.row_digest == rows else (seen, _OTHER_PEER)
-    same = [c.row_digest for c in found.checkpoints if c.partition == p and c.input_digest == inputs]
+    if state.count == count:
+        return None if (state.input_digest, state.row_digest) == certified else (seen, _OTHER_PEER)
+    same = [(c.input_digest, c.row_digest) for c in found.checkpoints if c.partition == p and c.count == count]
     if not same:
         return f"it keeps no mark at the certificate's count in partition {p}, so that nothing links the two", _CERTIFY
-    return None if rows in same else (seen, _OTHER_PEER)
+    return None if certified in same else (seen, _OTHER_PEER)
 
 
 @dataclass(slots=True)

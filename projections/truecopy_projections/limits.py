@@ -4,6 +4,7 @@ __all__ = [
     "BATCH_GROWTH_MAX",
     "BATCH_LEASE_SHARE",
     "BATCH_RECORDS_FIRST",
+    "BECAUSE_CHARS_MAX",
     "BOOTSTRAP_COPY_ROWS",
     "BOOTSTRAP_PAGES",
     "BOOTSTRAP_TAIL_RECORDS_MAX",
@@ -99,6 +100,8 @@ EXPLAINED_KEYS_MAX = 20
 """Differing keys that one check explains: each is folded on its own, and who sees twenty knows what happened."""
 REPLAY_STALL_S = 10.0
 """Seconds without a record after which a fold of the log is given up."""
+BECAUSE_CHARS_MAX = 500
+"""Characters of the reason that a certificate may give for what went back: a sentence or three."""
 REPAIR_ROWS_MAX = 10_000
 """Rows that one repair changes at most without being told to: above this, rebuild."""
 REPAIR_SHARE_MAX = 0.1

@@ -82,8 +82,8 @@ class Snapshot(Protocol):
         """All of the quarantine, by partition and then offset."""
         ...
 
-    async def journal(self, kind: str) -> Sequence[JournalEntry]:
-        """Entries of one kind, oldest first."""
+    async def journal(self, kind: str, *, newest: int | None = None) -> Sequence[JournalEntry]:
+        """Entries of one kind, oldest first; `newest` only so many of the last. Once seen, none comes before another."""
         ...
 
     async def scrubs(self, projection: str) -> ScrubTimes:

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any
 
 from truecopy_projections.projection import SubKey
+from truecopy_projections.state import Checkpoint
 
 __all__ = [
     "Claim",
@@ -86,7 +87,7 @@ class Difference:
     """One row that is not what the log, or a peer, holds. `fields` maps a field's name to (stored, expected).
 
     The field `_hash` stands for the hash kept beside the row. `version` is the source key's, as applied. `stored` and `meant`
-    are the two rows, None for no row.
+    are the two rows, None for no row; `partition` is the key's, where nobody knows the key that of the stored row.
     """
 
     key: str
@@ -94,6 +95,7 @@ class Difference:
     kind: Kind
     version: int
     fields: Mapping[str, tuple[Any, Any]]
+    partition: int = field(default=-1, compare=False, repr=False)
     stored: Values | None = field(default=None, compare=False, repr=False)
     meant: Values | None = field(default=None, compare=False, repr=False)
     explanation: Explanation | None = field(default=None, compare=False, repr=False)
@@ -138,6 +140,7 @@ class Comparison:
 class Report:
     """What one check of one projection in one replica found, at `positions` (partition -> next offset).
 
+    `counts` are the events of each partition, `marks` the last checkpoint of each that was judged EQUAL.
     `quick` says that neither log nor rows were read for it. `peers` are the comparisons that were asked for.
     """
 
@@ -155,6 +158,8 @@ class Report:
     parked: Sequence[str]
     fingerprints: Sequence[str]
     checked_at_ms: int
+    counts: Mapping[int, int] = field(default_factory=dict)
+    marks: Mapping[int, Checkpoint] = field(default_factory=dict)
     quick: bool = False
     peers: Sequence[Comparison] = ()
 

@@ -13,12 +13,13 @@ from truecopy_bus.sql import Database
 from truecopy_bus.store import EventStore
 from truecopy_bus.token import Token
 from truecopy_projections.bootstrap import Bootstrap, Progress, bootstrap
-from truecopy_projections.certificate import certify, signing_key
+from truecopy_projections.certificate import Certificate, Verification, certificates, certify, verify
 from truecopy_projections.check import check
 from truecopy_projections.limits import REPAIR_ROWS_MAX
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import Repair, repair
 from truecopy_projections.replica import Replica
+from truecopy_projections.signing_keys import pin, signing_key, trusted_keys
 from truecopy_projections.verdicts import Report
 from truecopy_projections.worker import Worker
 from truecopy_schemas import Event
@@ -27,10 +28,10 @@ from truecopy_services.errors import UsageError
 from truecopy_services.opening import open_peer, open_schemas, opened_peers
 from truecopy_services.reading import ReplicaReader
 
-__all__ = ["SIGNING_KEY", "Service"]
+__all__ = ["SIGNING_KEY", "TRUSTED_KEYS", "Service"]
 
-SIGNING_KEY = "signing.key"
-"""The file under `home` with the private key that signs here."""
+SIGNING_KEY, TRUSTED_KEYS = "signing.key", "trusted.keys"
+"""Files under `home`: the private key that signs here, and the public keys that are trusted here."""
 
 R = TypeVar("R")
 
@@ -119,11 +120,12 @@ class Service:
     ) -> Bootstrap:
         """Fill this service's replica with a projection from the replica at `address`, see truecopy_projections.bootstrap.
 
-        Trusted are the certificates of this service's own key, and of `public_key` (hex). Raises what that raises, and
-        UsageError for an address that is none, or a replica of ours that is in memory.
+        Trusted are certificates of the keys in `trusted.keys` under `home`, and of `public_key` (hex). Raises what that raises,
+        SigningKeyError, and UsageError for an address that is none, or a replica of ours that is in memory.
         """
         if self.replica_database is None:
             raise UsageError("a replica in memory is not filled from a peer; name a database by TRUECOPY_REPLICA")
+        trusted = {*trusted_keys(self.settings.home / TRUSTED_KEYS), *([public_key.lower()] if public_key else [])}
         peer = await open_peer(self.settings, address)
         try:
             return await bootstrap(
@@ -131,7 +133,7 @@ class Service:
                 self.replica_database,
                 peer,
                 self.log,
-                trusted=self._trusted(public_key),
+                trusted=trusted,
                 service=self.settings.topic_prefix + self.name,
                 topic=self.topic(projection),
                 replace=replace,
@@ -143,17 +145,27 @@ class Service:
         finally:
             await peer.close()
 
-    def _trusted(self, public_key: str | None) -> frozenset[str]:
-        """The keys in hex whose certificates count here: the one that was given, and our own if there is one."""
-        path = self.settings.home / SIGNING_KEY
-        own = [signing_key(path).public_key().public_bytes_raw().hex()] if path.exists() else []
-        return frozenset([*own, *([public_key.lower()] if public_key else [])])
+    async def certify(self, report: Report, *, because: str = "") -> Certificate:
+        """Sign an EQUAL report with the key in `signing.key` under `home`, keep it in the replica, publish it on the log.
 
-    async def certify(self, report: Report) -> Mapping[str, Any]:
-        """Sign an EQUAL report with the key in `signing.key` under `home`, and keep it in the replica. Raises NotEqualError."""
-        self.settings.home.mkdir(parents=True, exist_ok=True)
-        key = signing_key(self.settings.home / SIGNING_KEY)
-        return await certify(self.projections[report.projection], self.replica_adapter, report, key)
+        The key is made if there is none, and its public half pinned in `trusted.keys`. Raises SigningKeyError, and like
+        truecopy_projections.certificate.certify: NotEqualError for all but EQUAL.
+        """
+        home = self.settings.home
+        home.mkdir(parents=True, exist_ok=True)
+        key = signing_key(home / SIGNING_KEY)
+        pin(home / TRUSTED_KEYS, [key.public_key().public_bytes_raw().hex()], note=f"{SIGNING_KEY} of this machine")
+        projection, namespace = self.projections[report.projection], self.settings.topic_prefix
+        return await certify(projection, self.replica_adapter, self.log, report, key, namespace=namespace, because=because)
+
+    async def certificates(self, projection: Projection[Any]) -> list[Certificate]:
+        """The certificates that the replica keeps of a projection, oldest first."""
+        return await certificates(projection, self.replica_adapter)
+
+    async def verify(self, certificate: Certificate, *, projection: Projection[Any] | None = None) -> Verification:
+        """Hold a certificate against the log, by the keys that are trusted here; see certificate.verify."""
+        trusted, namespace = trusted_keys(self.settings.home / TRUSTED_KEYS), self.settings.topic_prefix
+        return await verify(certificate, self.log, self.registry, trusted=trusted, namespace=namespace, projection=projection)
 
     def topic(self, projection: Projection[Any]) -> str:
         """The topic of a projection's entity, as the log names it. No namespace precedes a foreign one."""

@@ -9,6 +9,7 @@ from tests.limits.clock import Clock
 from tests.limits.drives import BRIEF_S, default, drives
 from tests.limits.history import TOPIC, copied, deposited, history
 from tests.limits.metered import MeteredLog, MeteredReplica, steps
+from tests.projections.test_certificate_form import issued
 
 from truecopy_bus import limits as bus
 from truecopy_bus.errors import LogUnavailableError, TopicMissingError
@@ -16,7 +17,7 @@ from truecopy_bus.registry import Registry
 from truecopy_bus.token import Token
 from truecopy_projections import evidence, limits, reference
 from truecopy_projections.check import check
-from truecopy_projections.errors import NotReachedError, RepairRefusedError
+from truecopy_projections.errors import InvalidCertificateError, NotReachedError, RepairRefusedError
 from truecopy_projections.reference import replay
 from truecopy_projections.repair import repair
 from truecopy_projections.scrub import scrub
@@ -162,3 +163,10 @@ async def rows_that_a_scrub_names() -> None:
 
     assert found.rows == limits.SCRUB_ROWS_NAMED_MAX + 1
     assert sum(len(one.rows) for one in found.findings) == limits.SCRUB_ROWS_NAMED_MAX
+
+
+@drives("projections.BECAUSE_CHARS_MAX")
+def the_reason_of_a_certificate() -> None:
+    assert issued(because="x" * limits.BECAUSE_CHARS_MAX).is_signed()
+    with pytest.raises(InvalidCertificateError, match=f"at most {limits.BECAUSE_CHARS_MAX}"):
+        issued(because="x" * (limits.BECAUSE_CHARS_MAX + 1))

@@ -20,7 +20,7 @@ from truecopy_bus.errors import DatabaseUnavailableError
 from truecopy_bus.record import TopicSpec
 from truecopy_bus.sql import Database, connect
 from truecopy_projections.bootstrap import Bootstrap, Progress, bootstrap
-from truecopy_projections.certificate import certify
+from truecopy_projections.certificate import certify, newest_certificate
 from truecopy_projections.check import check
 from truecopy_projections.errors import (
     BootstrapRefusedError,
@@ -74,7 +74,7 @@ ON_FILES = pytest.mark.parametrize(("url", "target"), [("sqlite", "sqlite")], in
 async def certified(world: World, projection: Projection[Any] = balance, key: Ed25519PrivateKey = KEY) -> None:
     await world.settle(projection)
     report = await check(projection, world.replica, world.log, world.registry, wait_s=0)
-    await certify(projection, world.replica, report, key)
+    await certify(projection, world.replica, world.log, report, key)
 
 
 async def fill(world: World, target: Database, peer: Database, projection: Projection[Any] = balance, **more: Any) -> Bootstrap:
@@ -130,7 +130,7 @@ async def test_a_replica_is_filled_and_follows_the_log(
     async with new.replica.snapshot() as snapshot:
         assert {one.verdict for one in await snapshot.checkpoints(projection.id)} == {MarkVerdict.EQUAL}
         [entry] = await snapshot.journal("bootstrap")
-        assert await snapshot.journal("certificate") == []
+        assert await newest_certificate(projection, snapshot) is None
     assert (entry["peer"], entry["certificate"]["public_key"]) == (peer.name, public(KEY))
 
 
@@ -212,12 +212,12 @@ async def test_a_replica_that_holds_the_projection_is_replaced_only_when_told_an
 
     await fill(world, target, peer, replace=True)
 
-    await new.settle(balance)
-    assert await new.verdicts(balance, deep=True) == EQUAL
     async with target.snapshot() as connection:
         assert len(await connection.fetch("SELECT * FROM of_a_user")) == 20
-        left = "SELECT name FROM truecopy_meta WHERE name LIKE 'bootstrap%' UNION SELECT DISTINCT scope FROM truecopy_leases"
-        assert await connection.fetch(left) == [(balance.id,)]
+        left = "SELECT name FROM truecopy_meta WHERE name LIKE '%:balance@1' UNION SELECT DISTINCT scope FROM truecopy_leases"
+        assert sorted(await connection.fetch(left)) == [(balance.id,), (f"projection:{balance.id}",)]
+    await new.settle(balance)
+    assert await new.verdicts(balance, deep=True) == EQUAL
 
 
 @ACROSS
@@ -260,7 +260,7 @@ DAMAGE = {
     "the vector": ("UPDATE truecopy_partitions SET rows = (SELECT p.rows FROM truecopy_partitions p WHERE p.part = 1) "
                    "WHERE part = 0", "its rows, hashed again"),
     "the row digest": ("UPDATE truecopy_partitions SET row_digest = input_digest WHERE part = 0", "certificate's count"),
-    "the input digest": ("UPDATE truecopy_partitions SET input_digest = row_digest WHERE part = 0", "elements of its keys"),
+    "the input digest": ("UPDATE truecopy_partitions SET input_digest = row_digest WHERE part = 0", "certificate's count"),
     "the count": ("UPDATE truecopy_partitions SET count = count + 1 WHERE part = 0", "versions of its keys"),
     "an element": ("UPDATE balance__v1 SET _element = _previous WHERE _key = 'k3'", "elements of its keys"),
     "a version": ("UPDATE balance__v1 SET _version = _version + 1 WHERE _key = 'k3'", "versions of its keys"),
@@ -272,12 +272,12 @@ DAMAGE = {
     "another incarnation": (f"UPDATE truecopy_partitions SET incarnation = '{'0' * 32}'", "follows incarnation 0000"),
     "a halt": ("UPDATE truecopy_partitions SET halted = 'parked: too many' WHERE part = 1", "stands still: parked"),
     "a partition gone": ("DELETE FROM truecopy_partitions WHERE part = 2", "follows partitions [0, 1]"),
-    "no certificate": ("DELETE FROM truecopy_journal WHERE kind = 'certificate'", "keeps no certificate"),
-    "another projection's certificate": ("UPDATE truecopy_journal SET entry = replace(entry, 'balance@1', 'balance@2')",
+    "no certificate": ("DELETE FROM truecopy_journal", "keeps no certificate"),
+    "another projection's certificate": ("UPDATE truecopy_journal SET kind = 'certificate balance@2'",
                                          "keeps no certificate"),
-    "a forged certificate": ("UPDATE truecopy_journal SET entry = replace(entry, '\"repairs\": 0', '\"repairs\": 1')",
+    "a forged certificate": ("UPDATE truecopy_journal SET entry = replace(entry, 'repairs\\\":0', 'repairs\\\":1')",
                              "was forged"),
-    "a certificate's parts": ("UPDATE truecopy_journal SET entry = '{\"projection\": \"balance@1\"}'", "can't be read"),
+    "a certificate's parts": ("UPDATE truecopy_journal SET entry = '{\"certificate\": \"{}\"}'", "can't be read"),
     "another declaration": ("UPDATE truecopy_meta SET value = replace(value, 'amount', 'sum') WHERE name LIKE 'projection:%'",
                             "declared otherwise"),
 }  # fmt: skip

@@ -27,7 +27,7 @@ from truecopy_projections.inheritance import Inheritance, Refusal
 from truecopy_projections.limits import BOOTSTRAP_COPY_ROWS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replicas.landing import Entry, Pace, Room, inherit, own_room, select
-from truecopy_projections.replicas.sql_snapshot import check, read_meta, refuse_other_service
+from truecopy_projections.replicas.sql_snapshot import check, read_meta, refuse_other_service, remembered_name
 from truecopy_projections.replicas.tables import CHECKPOINTS, PARTITIONS, SHARED, WAITING, journal_statement
 
 __all__ = ["Beside", "beside", "taken"]
@@ -140,7 +140,8 @@ class Beside:
             await tx.fetch("DELETE FROM truecopy_leases WHERE scope = $1", projection.id)
             await _move(tx, self.room.rows, own.rows)
             await _move(tx, self.room.keys, own.keys)
-            await tx.fetch("DELETE FROM truecopy_meta WHERE name = $1", self._scope)
+            ending = remembered_name(projection.id, "")  # what was proven of the rows that were, and our own name
+            await tx.fetch("DELETE FROM truecopy_meta WHERE substr(name, length(name) - $1 + 1) = $2", len(ending), ending)
             await inherit(tx, projection, self._service, found, entry)
 
     async def _by_batches(self, source: Connection, given: Shape, wanted: Shape, pace: Pace) -> None:

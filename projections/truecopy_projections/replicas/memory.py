@@ -266,8 +266,8 @@ class _MemorySnapshot:
         contents = self._contents.get(projection)
         return [one for _, one in sorted(contents.waiting.items())] if contents else ()
 
-    async def journal(self, kind: str) -> Sequence[JournalEntry]:
-        return [json.loads(entry) for said, entry in self._journal if said == kind]
+    async def journal(self, kind: str, *, newest: int | None = None) -> Sequence[JournalEntry]:
+        return [json.loads(entry) for said, entry in self._journal if said == kind][-newest if newest else 0 :]
 
     async def scrubs(self, projection: str) -> ScrubTimes:
         contents = self._contents.get(projection)

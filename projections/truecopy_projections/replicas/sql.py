@@ -246,6 +246,8 @@ async def _current(tx: Connection, projection: Projection[Any], plans: Sequence[
 
 
 async def _append(tx: Connection, journal: Sequence[tuple[str, JournalEntry]]) -> None:
+    # One writer at a time, so that ids become visible in their order: who has read the newest entry has read all before it.
+    await tx.fetch(f"SELECT value FROM truecopy_meta WHERE name = $1 {tx.dialect.for_update}", FORMAT_NAME)
     values = ", ".join(f"(${at}, {tx.dialect.now_ms}, ${at + 1})" for at in range(1, 2 * len(journal), 2))
     args = [part for kind, entry in journal for part in (kind, json.dumps(entry))]
     await tx.fetch(f"INSERT INTO truecopy_journal (kind, at_ms, entry) VALUES {values}", *args)

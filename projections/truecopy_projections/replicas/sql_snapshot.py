@@ -175,11 +175,14 @@ class SqlSnapshot:
         rows = await self._connection.pick(WAITING, ("projection",), [(projection,)])
         return [waiting_of(row) for row in sorted(rows, key=lambda row: row[1:3])]
 
-    async def journal(self, kind: str) -> Sequence[JournalEntry]:
+    async def journal(self, kind: str, *, newest: int | None = None) -> Sequence[JournalEntry]:
         if not self._meta:
             return ()
-        rows = await self._connection.fetch("SELECT entry FROM truecopy_journal WHERE kind = $1 ORDER BY id", kind)
-        return [json.loads(row[0]) for row in rows]
+        limit = "" if newest is None else f"LIMIT {newest:d}"
+        rows = await self._connection.fetch(
+            f"SELECT entry FROM truecopy_journal WHERE kind = $1 ORDER BY id DESC {limit}", kind
+        )
+        return [json.loads(row[0]) for row in reversed(rows)]
 
     async def scrubs(self, projection: str) -> ScrubTimes:
         [(now_ms,)] = await self._connection.fetch(f"SELECT {self._connection.dialect.now_ms}")

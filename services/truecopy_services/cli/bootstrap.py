@@ -5,6 +5,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from rich.status import Status
 
 from truecopy_projections.bootstrap import Progress
+from truecopy_projections.signing_keys import public_key
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import Verb, app_argument, app_of
 from truecopy_services.working import answering_within
@@ -30,7 +31,7 @@ def _arguments(parser: ArgumentParser) -> None:
         "--from", dest="peer", metavar="ADDRESS", required=True, help="the peer: sqlite:PATH or postgresql://..."
     )
     parser.add_argument("--replace", action="store_true", help="throw away what this replica holds of the projection")
-    parser.add_argument("--public-key", metavar="HEX", help="trust certificates of this key, beside those of our own")
+    parser.add_argument("--public-key", metavar="HEX|FILE", help="trust certificates of this key too")
     parser.add_argument("--bytes-per-second", type=_rate, metavar="N", help="copy no faster, to spare the peer; 20M is 20 MiB")
     parser.add_argument("--dry-run", action="store_true", help="prove the peer and copy nothing")
 
@@ -45,7 +46,7 @@ async def _bootstrap(arguments: Namespace, screen: Screen) -> Exit:
             done = await service.bootstrap(
                 projection,
                 arguments.peer,
-                public_key=arguments.public_key,
+                public_key=public_key(arguments.public_key) if arguments.public_key else None,
                 replace=arguments.replace,
                 dry_run=arguments.dry_run,
                 bytes_per_second=arguments.bytes_per_second,

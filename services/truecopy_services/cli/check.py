@@ -54,7 +54,7 @@ async def _check(arguments: Namespace, screen: Screen) -> Exit:
             with screen.console.status(f"checking {projection.id}"):
                 reports += await service.check(projection, deep=arguments.deep)
             if arguments.certify and reports[-1].verdict is Verdict.EQUAL:
-                certificates.append(dict(await service.certify(reports[-1])))
+                certificates.append((await service.certify(reports[-1])).as_json())
     screen.console.print(reports_table(service.name, reports))
     for line in differences_shown(reports):
         screen.say(line)

@@ -14,7 +14,10 @@ from truecopy_services.status import ServiceStatus, status
 
 __all__ = ["STATUS"]
 
-COLUMNS = ("projection", "part", "log", "position", "lag", "oldest", "count", "verified", "parked", "foreign", "holder")
+COLUMNS = (
+    *("projection", "part", "log", "position", "lag", "oldest", "count"),
+    *("verified", "certified", "parked", "foreign", "holder"),
+)
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -58,7 +61,8 @@ def _table(found: ServiceStatus) -> Table:
             bounds = "?" if one.end is None else f"{one.start}..{one.end}"
             oldest = None if one.oldest_unapplied_s is None else f"{one.oldest_unapplied_s:.1f} s"
             verified = None if one.verified_s is None else f"{one.verified_through}, {one.verified_s:.0f} s ago"
-            figures = (one.position, one.lag, oldest, one.count, verified, one.parked, one.foreign)
+            certified = "-" if one.certified_s is None else f"{one.certified_through}, {one.certified_s:.0f} s ago"
+            figures = (one.position, one.lag, oldest, one.count, verified, certified, one.parked, one.foreign)
             table.add_row(
                 projection.id,
                 str(one.partition),
