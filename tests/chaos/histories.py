@@ -164,6 +164,8 @@ def _aborted(history: Sequence[Operation], _: Mapping[Key, _Log]) -> Iterator[tu
 def _polls(history: Sequence[Operation], logs: Mapping[Key, _Log]) -> Iterator[tuple[Fault, str]]:
     reached: dict[tuple[str, Key], int] = {}
     for one in history:
+        for key, offset in one.sought.items():
+            reached[one.process, key] = (logs[key].place(offset) if key in logs else 0) - 1
         for key, those in one.polls.items():
             if not those:
                 continue
@@ -175,10 +177,8 @@ def _polls(history: Sequence[Operation], logs: Mapping[Key, _Log]) -> Iterator[t
                     yield Fault.INT_POLL_SKIP, f"{who} polled {earlier}, then {later} at once, without what lies between"
                 if step < 1:
                     yield Fault.INT_NONMONOTONIC_POLL, f"{who} polled {earlier}, then {later} at once"
-            sought = one.sought.get(key)
-            at = reached.get((one.process, key)) if sought is None else log.place(sought) - 1
-            if at is not None:
-                step = log.place(offsets[0]) - at
+            if (one.process, key) in reached:
+                step = log.place(offsets[0]) - reached[one.process, key]
                 if step > 1:
                     yield Fault.POLL_SKIP, f"{who} polled {offsets[0]}, and left out {step - 1} before it"
                 if step < 1:

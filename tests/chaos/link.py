@@ -55,10 +55,9 @@ class Link:
             task = asyncio.current_task()
             assert task is not None
             carrying.add(task)
-            try:
+            with suppress(asyncio.CancelledError):  # by us, at the end; asyncio would log it as an error
                 await self._carry(reader, writer)
-            finally:
-                carrying.discard(task)
+            carrying.discard(task)
 
         server = await asyncio.start_server(accepted, "127.0.0.1", self.listening)
         try:
@@ -79,16 +78,20 @@ class Link:
             ways = [asyncio.create_task(self._way(reader, back, answers=False)), asyncio.create_task(self._way(there, writer))]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                cut = any(way.done() and way.result() for way in ways)
             finally:
                 for way in ways:
                     way.cancel()
                 await asyncio.gather(*ways, return_exceptions=True)
+        except asyncio.CancelledError:
+            cut = True
+            raise
         finally:
-            _reset(writer)
-            _reset(back)
+            for end in (writer, back):
+                _reset(end) if cut else end.close()
 
-    async def _way(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = True) -> None:
-        """One direction, until its sender hangs up or the weather cuts it."""
+    async def _way(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = True) -> bool:
+        """One direction, until its sender hangs up, or the weather cuts it, which is told."""
         carried, cut_at, cutting = 0, 0, None
         with suppress(OSError):
             while piece := await reader.read(PIECE_BYTES):
@@ -102,13 +105,14 @@ class Link:
                     writer.write(piece[: cut_at - carried])
                     await writer.drain()
                     self.cuts += 1
-                    return
+                    return True
                 carried += len(piece)
                 pause_s = weather.delay_s + (len(piece) / weather.bytes_per_s if weather.bytes_per_s else 0.0)
                 if pause_s:
                     await asyncio.sleep(pause_s)
                 writer.write(piece)
                 await writer.drain()
+        return False
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -26,6 +26,7 @@ GOOD = {
     "a reader goes on for another": [sent(A, B, C), polled(A, B), polled(C, by="other", at=2)],
     "a poll whose end is not known is done again": [sent(A), polled(A, outcome=Outcome.INFO), polled(A)],
     "an empty poll": [sent(A), polled(), polled(A)],
+    "a reader goes back on purpose, and finds nothing at first": [sent(A, B), polled(A, B), polled(at=1), polled(B)],
     "two keys are two logs": [Operation(process="relay", sends={0: [A], 1: [A]}), Operation(process="w", polls={0: [A], 1: [A]})],
 }
 
@@ -56,6 +57,10 @@ BAD = {
         {Fault.POLL_SKIP},
     ),
     "a poll begins after where it was asked to": ([sent(A, B, C), polled(A, B, C), polled(C, at=1)], {Fault.POLL_SKIP}),
+    "a reader goes back on purpose, finds nothing, and then leaves something out": (
+        [sent(A, B, C), polled(A, B, C), polled(at=1), polled(C)],
+        {Fault.POLL_SKIP},
+    ),
     "a process polls the same again": ([sent(A, B), polled(A, B), polled(B)], {Fault.NONMONOTONIC_POLL}),
     "a poll begins before where it was asked to": ([sent(A, B), polled(A, B), polled(A, B, at=1)], {Fault.NONMONOTONIC_POLL}),
     "another's record between two of one send": (

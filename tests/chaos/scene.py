@@ -1,0 +1,196 @@
+"""A scene for a fault: a publisher, relays and workers at work on real servers behind links, and what became of all of it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
+from tests.chaos.histories import Fault, Operation, found_in
+from tests.chaos.link import Link, Weather
+from tests.chaos.transcript import Transcript, published, read, written
+from tests.drills.conftest import ALL, Stage, until
+from tests.drills.journal import ENTITY
+from tests.drills.processes import Role
+from tests.drills.publisher import prepare, verify
+from tests.projections.bank import entries
+
+from truecopy_services.servers import Server
+
+STEADY_EVENTS = 100
+"""Events that are acknowledged before a fault, and again after it."""
+ORDER = frozenset(Fault) - {Fault.DUPLICATE, Fault.UNSEEN, Fault.LOST_WRITE, Fault.ABORTED_READ}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a run. `found` are the faults of its histories, by history and class; second copies on the log are none."""
+
+    acknowledged: int
+    during: int
+    """Of those, while the fault lasted."""
+    lost: int
+    twice: int
+    order: int
+    verdict: str
+    first_batch_s: float
+    """Seconds from the end of the fault to the first batch that was applied."""
+    caught_up_s: float
+    """Seconds until all that had been acknowledged by then was applied by every projection."""
+    second_copies: int
+    found: dict[str, int] = field(default_factory=dict)
+    told: Sequence[str] = ()
+    """One of each, in words."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Scene:
+    """Who plays. `brokers` and the links to them are in the order of the brokers' numbers."""
+
+    at: Stage
+    folder: Path
+    brokers: Sequence[Server]
+    broker_links: Sequence[Link]
+    database: Server
+    database_link: Link
+    fill_disk: Callable[[], None] | None = None
+    free_disk: Callable[[], None] | None = None
+    relays: list[Role] = field(default_factory=list)
+    workers: list[Role] = field(default_factory=list)
+    publisher: Role | None = None
+
+    @property
+    def notes(self) -> Path:
+        return self.folder / "notes"
+
+    @property
+    def links(self) -> Sequence[Link]:
+        return (*self.broker_links, self.database_link)
+
+    async def turn(self, weather: Weather, links: Sequence[Link]) -> None:
+        for link in links:
+            await link.turn(weather)
+
+    def acknowledged(self) -> int:
+        """Writes that the publisher has an answer to."""
+        return sum(line.startswith("acknowledged") for line in self.notes.read_text().splitlines()) if self.notes.exists() else 0
+
+    async def leader(self, partition: int) -> int:
+        """The index of the broker that leads it now."""
+
+        def ask() -> int:
+            servers = ",".join(server.url.removeprefix("kafka://") for server in self.brokers)
+            topic = self.at.service.settings.topic_prefix + ENTITY
+            found = AdminClient({"bootstrap.servers": servers}).list_topics(topic, timeout=20)
+            return int(found.topics[topic].partitions[partition].leader)
+
+        while (node := await asyncio.to_thread(ask)) < 1:
+            pass  # it is being elected; each question waits for an answer
+        return node - 1
+
+    async def opened(self, *, relays: int = 2, workers: int = 2) -> None:
+        """Everybody comes, and works until it is steady."""
+        await prepare(self.at.service)
+        self.relays += [await self.at.cast.start("relay") for _ in range(relays)]
+        self.workers += [await self.at.cast.start("workers") for _ in range(workers)]
+        self.publisher = await self.at.cast.publisher(self.notes)
+        await self.acknowledges(STEADY_EVENTS)
+        await self.applies(STEADY_EVENTS)
+
+    async def acknowledges(self, events: int) -> None:
+        """Wait until so many are acknowledged."""
+
+        async def there() -> bool:
+            return self.acknowledged() >= events
+
+        await until(there)
+
+    async def applies(self, events: int) -> None:
+        """Wait until every projection has applied so many."""
+
+        async def there() -> bool:
+            async with self.at.service.replica_adapter.snapshot() as snapshot:
+                states = [await snapshot.states(projection.id) for projection in ALL]
+            return all(sum(state.count for state in each.values()) >= events for each in states)
+
+        await until(there)
+
+    async def closed(self, before: int, after: int, ended_at: float) -> Outcome:
+        """Everybody goes; what became of it. `before` and `after` were acknowledged before and by the end of the fault."""
+        assert self.publisher is not None
+        await self.publisher.kill()
+        notes = self.notes.read_text()
+        try:
+            await self.at.journal.settle(self.at.service, self.notes)
+            await self.at.proven()
+            await verify(self.at.service, self.at.journal)
+            for role in (*self.relays, *self.workers):
+                assert await role.end() == 0, role.heard
+            verdict = "EQUAL"
+        except AssertionError as fault:
+            verdict = f"not proven: {str(fault)[:300]}"
+        async with self.at.service.replica_adapter.snapshot() as snapshot:
+            rows = [row.values async for batch in snapshot.rows(entries) for _, _, row in batch]
+            positions = {
+                (projection.id, partition): state.position
+                for projection in ALL
+                for partition, state in (await snapshot.states(projection.id)).items()
+            }
+        transcript = read(written(self.folder), positions)
+        return judged(published(notes), transcript, {tuple(row) for row in rows}, verdict, before, after, ended_at)
+
+
+def judged(
+    sent: Sequence[Operation],
+    transcript: Transcript,
+    rows: set[tuple[object, ...]],
+    verdict: str,
+    before: int,
+    after: int,
+    ended_at: float,
+) -> Outcome:
+    """The figures of a run, from outside of the system. `rows` are those of `entries`: key, version, amount."""
+    acknowledged = [
+        (key, *value)  # type: ignore[misc]
+        for one in sent
+        for key, records in one.sends.items()
+        for offset, value in records
+        if offset is not None
+    ]
+    histories = {"log": found_in(transcript.log)}
+    histories |= {projection.id: found_in(transcript.applying(projection.id, sent)) for projection in ALL}
+    second_copies = len(histories["log"].pop(Fault.DUPLICATE, ()))  # the log may hold an event twice, the fold absorbs it
+    effects = [found for name, found in histories.items() if name != "log"]
+    lost = len({*acknowledged} - rows) + sum(len(found.get(Fault.UNSEEN, ())) for found in effects)
+    until_then = {*acknowledged[:after]}
+    caught_up = [effect.at for effect in transcript.effects if effect.event in until_then]
+    applied = [move.at for move in transcript.moves if move.applied and move.at > ended_at]
+    return Outcome(
+        acknowledged=len(acknowledged),
+        during=after - before,
+        lost=lost,
+        twice=sum(len(found.get(Fault.DUPLICATE, ())) for found in effects),
+        order=sum(len(told) for found in histories.values() for fault, told in found.items() if fault in ORDER),
+        verdict=verdict,
+        first_batch_s=round(min(applied, default=float("inf")) - ended_at, 2),
+        caught_up_s=round(max(0.0, max(caught_up, default=float("inf")) - ended_at), 2),
+        second_copies=second_copies,
+        found={f"{name} {fault.value}": len(told) for name, found in histories.items() for fault, told in found.items()},
+        told=[f"{name}: {told[0]}" for name, found in histories.items() for told in found.values()],
+    )
+
+
+async def play(scene: Scene, fault: Callable[[Scene], AbstractAsyncContextManager[None]]) -> Outcome:
+    """A scene with one fault in it, from the first event to the proof."""
+    await scene.opened()
+    before = scene.acknowledged()
+    async with fault(scene):
+        ended_at, after = time.monotonic(), scene.acknowledged()
+        await scene.acknowledges(after + STEADY_EVENTS)
+        await scene.applies(after + STEADY_EVENTS)
+    await scene.acknowledges(scene.acknowledged() + STEADY_EVENTS)
+    return await scene.closed(before, after, ended_at)
+
+
