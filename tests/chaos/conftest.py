@@ -13,6 +13,8 @@ from tests.chaos.link import Link
 from tests.chaos.scene import Scene
 from tests.drills.conftest import Setting
 from tests.drills.conftest import stage as stage
+from tests.drills.full_disk import Disk
+from tests.drills.full_disk import disk as disk
 from tests.drills.ledger import PARTITIONS, RECORDED
 from tests.drills.publisher import ABORTS
 
@@ -62,7 +64,7 @@ def scene(stage: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Op
     monkeypatch.setenv(PARTITIONS, str(PARTITIONS_OF_ALL))
 
     @asynccontextmanager
-    async def opened(brokers: Brokers, database: Server, *, seed: int, disk: Path | None = None) -> AsyncIterator[Scene]:
+    async def opened(brokers: Brokers, database: Server, *, seed: int, disk: Disk | None = None) -> AsyncIterator[Scene]:
         parts = urlsplit(database.url)
         [port] = free_ports(1)
         async with AsyncExitStack() as stack:
@@ -86,19 +88,21 @@ def scene(stage: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Op
                 broker_links=broker_links,
                 database=database,
                 database_link=link,
+                disk=disk,
             )
 
     return opened
 
 
 @asynccontextmanager
-async def fresh_database(server: Server, disk: Path | None) -> AsyncIterator[str]:
-    """A database of this run's, in a folder on `disk` if that is given."""
+async def fresh_database(server: Server, disk: Disk | None) -> AsyncIterator[str]:
+    """A database of this run's, on `disk` if that is given."""
     name, space = f"t{uuid.uuid4().hex[:8]}", ""
     admin = await asyncpg.connect(server.url)
     try:
         if disk is not None:
-            await admin.execute(f"CREATE TABLESPACE {name} LOCATION '{disk}'")
+            folder = disk.folder("tables")
+            await admin.execute(f"CREATE TABLESPACE {name} LOCATION '{folder}'")
             space = f" TABLESPACE {name}"
         await admin.execute(f"CREATE DATABASE {name}{space}")
     finally:

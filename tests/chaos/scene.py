@@ -12,6 +12,7 @@ from tests.chaos.histories import Fault, Operation, found_in
 from tests.chaos.link import Link, Weather
 from tests.chaos.transcript import Transcript, published, read, written
 from tests.drills.conftest import ALL, Stage, until
+from tests.drills.full_disk import Disk
 from tests.drills.journal import ENTITY
 from tests.drills.processes import Role
 from tests.drills.publisher import prepare, verify
@@ -21,25 +22,29 @@ from truecopy_services.servers import Server
 
 STEADY_EVENTS = 100
 """Events that are acknowledged before a fault, and again after it."""
+TOLD_CHARS_MAX = 300
+"""Characters of what stands in the way of a proof."""
 ORDER = frozenset(Fault) - {Fault.DUPLICATE, Fault.UNSEEN, Fault.LOST_WRITE, Fault.ABORTED_READ}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a run. `found` are the faults of its histories, by history and class; second copies on the log are none."""
+    """What became of a round. `found` are the faults of its histories, by history and class; a second copy on the log is none."""
 
     acknowledged: int
+    """Events, since the first round on these processes; and so are the next three, and `second_copies`."""
     during: int
-    """Of those, while the fault lasted."""
+    """Events that were acknowledged while the fault lasted."""
     lost: int
     twice: int
     order: int
+    second_copies: int
+    """Of events, on the log."""
     verdict: str
     first_batch_s: float
     """Seconds from the end of the fault to the first batch that was applied."""
     caught_up_s: float
     """Seconds until all that had been acknowledged by then was applied by every projection."""
-    second_copies: int
     found: dict[str, int] = field(default_factory=dict)
     told: Sequence[str] = ()
     """One of each, in words."""
@@ -55,11 +60,13 @@ class Scene:
     broker_links: Sequence[Link]
     database: Server
     database_link: Link
-    fill_disk: Callable[[], None] | None = None
-    free_disk: Callable[[], None] | None = None
+    disk: Disk | None = None
+    """The one that the database's tables are on, where it can be filled."""
     relays: list[Role] = field(default_factory=list)
     workers: list[Role] = field(default_factory=list)
     publisher: Role | None = None
+    noted: str = ""
+    """What earlier publishers noted."""
 
     @property
     def notes(self) -> Path:
@@ -73,9 +80,13 @@ class Scene:
         for link in links:
             await link.turn(weather)
 
+    def told(self) -> str:
+        """All that publishers noted so far."""
+        return self.noted + (self.notes.read_text() if self.notes.exists() else "")
+
     def acknowledged(self) -> int:
-        """Writes that the publisher has an answer to."""
-        return sum(line.startswith("acknowledged") for line in self.notes.read_text().splitlines()) if self.notes.exists() else 0
+        """Writes that a publisher has an answer to."""
+        return sum(line.startswith("acknowledged") for line in self.told().splitlines())
 
     async def leader(self, partition: int) -> int:
         """The index of the broker that leads it now."""
@@ -90,14 +101,22 @@ class Scene:
             pass  # it is being elected; each question waits for an answer
         return node - 1
 
-    async def opened(self, *, relays: int = 2, workers: int = 2) -> None:
-        """Everybody comes, and works until it is steady."""
+    async def opened(self, *, relays: int, workers: int) -> None:
+        """Relays and workers come."""
         await prepare(self.at.service)
         self.relays += [await self.at.cast.start("relay") for _ in range(relays)]
         self.workers += [await self.at.cast.start("workers") for _ in range(workers)]
-        self.publisher = await self.at.cast.publisher(self.notes)
-        await self.acknowledges(STEADY_EVENTS)
-        await self.applies(STEADY_EVENTS)
+
+    async def under_load(self, *, seed: int, events: int) -> None:
+        """A publisher comes, and so many more events go all the way."""
+        self.publisher = await self.at.cast.publisher(self.notes, seed=seed)
+        await self.goes_on(events)
+
+    async def goes_on(self, events: int) -> None:
+        """Wait until so many more are acknowledged and applied."""
+        wanted = self.acknowledged() + events
+        await self.acknowledges(wanted)
+        await self.applies(wanted)
 
     async def acknowledges(self, events: int) -> None:
         """Wait until so many are acknowledged."""
@@ -117,20 +136,18 @@ class Scene:
 
         await until(there)
 
-    async def closed(self, before: int, after: int, ended_at: float) -> Outcome:
-        """Everybody goes; what became of it. `before` and `after` were acknowledged before and by the end of the fault."""
+    async def judged(self, before: int, after: int, ended_at: float) -> Outcome:
+        """The publisher goes; what became of it. `before` and `after` were acknowledged before and by the end of the fault."""
         assert self.publisher is not None
         await self.publisher.kill()
-        notes = self.notes.read_text()
+        self.noted = self.told()
         try:
             await self.at.journal.settle(self.at.service, self.notes)
             await self.at.proven()
             await verify(self.at.service, self.at.journal)
-            for role in (*self.relays, *self.workers):
-                assert await role.end() == 0, role.heard
             verdict = "EQUAL"
         except AssertionError as fault:
-            verdict = f"not proven: {str(fault)[:300]}"
+            verdict = f"not proven: {str(fault)[:TOLD_CHARS_MAX]}"
         async with self.at.service.replica_adapter.snapshot() as snapshot:
             rows = [row.values async for batch in snapshot.rows(entries) for _, _, row in batch]
             positions = {
@@ -139,7 +156,12 @@ class Scene:
                 for partition, state in (await snapshot.states(projection.id)).items()
             }
         transcript = read(written(self.folder), positions)
-        return judged(published(notes), transcript, {tuple(row) for row in rows}, verdict, before, after, ended_at)
+        return judged(published(self.noted), transcript, {tuple(row) for row in rows}, verdict, before, after, ended_at)
+
+    async def left(self) -> None:
+        """Relays and workers go, and end well."""
+        for role in (*self.relays, *self.workers):
+            assert await role.end() == 0, role.heard
 
 
 def judged(
@@ -173,24 +195,25 @@ def judged(
         lost=lost,
         twice=sum(len(found.get(Fault.DUPLICATE, ())) for found in effects),
         order=sum(len(told) for found in histories.values() for fault, told in found.items() if fault in ORDER),
+        second_copies=second_copies,
         verdict=verdict,
         first_batch_s=round(min(applied, default=float("inf")) - ended_at, 2),
         caught_up_s=round(max(0.0, max(caught_up, default=float("inf")) - ended_at), 2),
-        second_copies=second_copies,
         found={f"{name} {fault.value}": len(told) for name, found in histories.items() for fault, told in found.items()},
         told=[f"{name}: {told[0]}" for name, found in histories.items() for told in found.values()],
     )
 
 
-async def play(scene: Scene, fault: Callable[[Scene], AbstractAsyncContextManager[None]]) -> Outcome:
-    """A scene with one fault in it, from the first event to the proof."""
-    await scene.opened()
+Faulty = Callable[[Scene], AbstractAsyncContextManager[None]]
+"""A fault, which is over when its block begins. What it left broken is mended when the block ends."""
+
+
+async def play(scene: Scene, fault: Faulty, *, seed: int) -> Outcome:
+    """One round: load, the fault in the middle of it, recovery, and the proof."""
+    await scene.under_load(seed=seed, events=STEADY_EVENTS)
     before = scene.acknowledged()
     async with fault(scene):
         ended_at, after = time.monotonic(), scene.acknowledged()
-        await scene.acknowledges(after + STEADY_EVENTS)
-        await scene.applies(after + STEADY_EVENTS)
-    await scene.acknowledges(scene.acknowledged() + STEADY_EVENTS)
-    return await scene.closed(before, after, ended_at)
-
-
+        await scene.goes_on(STEADY_EVENTS)
+    await scene.goes_on(STEADY_EVENTS)
+    return await scene.judged(before, after, ended_at)

@@ -27,7 +27,10 @@ GOOD = {
     "a poll whose end is not known is done again": [sent(A), polled(A, outcome=Outcome.INFO), polled(A)],
     "an empty poll": [sent(A), polled(), polled(A)],
     "a reader goes back on purpose, and finds nothing at first": [sent(A, B), polled(A, B), polled(at=1), polled(B)],
-    "two keys are two logs": [Operation(process="relay", sends={0: [A], 1: [A]}), Operation(process="w", polls={0: [A], 1: [A]})],
+    "two keys are two logs": [
+        Operation(process="relay", sends={0: [A], 1: [A]}),
+        Operation(process="w", polls={0: [A], 1: [A]}),
+    ],
 }
 
 BAD = {

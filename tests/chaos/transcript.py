@@ -79,15 +79,13 @@ def published(notes: str) -> list[Operation]:
     found, versions = [], defaultdict[str, int](int)
     lines = [line.split() for line in notes.splitlines()]
     for (word, key, figure), following in zip(lines, [*lines[1:], ["", "", ""]], strict=True):
-        amount = int(figure)
-        version = versions[key] + 1
         if word == "aborted":
-            found.append(_publish(key, None, version, amount, Outcome.FAIL))
+            found.append(_publish(key, None, versions[key] + 1, int(figure), Outcome.FAIL))
+        elif word == "intended" and following[0] == "acknowledged":
+            versions[key] = int(following[2])
+            found.append(_publish(key, versions[key], versions[key], int(figure), Outcome.OK))
         elif word == "intended":
-            versions[key] += 1
-            answered = following[0] == "acknowledged"
-            outcome = Outcome.OK if answered else Outcome.INFO
-            found.append(_publish(key, version if answered else None, version, amount, outcome))
+            found.append(_publish(key, None, versions[key] + 1, int(figure), Outcome.INFO))
     return found
 
 
