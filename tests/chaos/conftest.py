@@ -79,8 +79,8 @@ def scene(stage: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Op
             servers = ",".join(f"127.0.0.1:{at}" for at in brokers.links)
             copies = len(brokers.servers)
             log = f"kafka://{servers}?replication={copies}&append_timeout_s=5&stall_timeout_s=4"
-            addresses = {"TRUECOPY_LOG": log, "TRUECOPY_STORE": url, "TRUECOPY_REPLICA": url}
-            at = await stack.enter_async_context(stage(addresses))
+            settings = {"TRUECOPY_LOG": log, "TRUECOPY_STORE": url, "TRUECOPY_REPLICA": url, "TRUECOPY_MARK_WRITING_S": "1"}
+            at = await stack.enter_async_context(stage(settings))
             yield Scene(
                 at=at,
                 folder=folder,

@@ -89,7 +89,7 @@ def kafka(
         yield Server(kind="kafka", url=f"kafka://{address}", rung=f"given, {address}", version="unknown")
         return
     with contextlib.ExitStack() as stack:
-        if directory is None and not listeners and engineanswers():
+        if directory is None and not listeners and engine_answers():
             try:
                 server = _in_docker(stack, properties or {}, say)
             except ServerError as error:
