@@ -20,7 +20,7 @@ from tests.projections.bank import entries
 
 from truecopy_services.servers import Server
 
-STEADY_EVENTS = 100
+STEADY_EVENTS = 40
 """Events that are acknowledged before a fault, and again after it."""
 GOES_ON_WITHIN_S = 120.0
 """Seconds until load must be seen to go on after a fault, on a machine with much else to do."""
