@@ -1,7 +1,7 @@
 # One command each for a demo and for the tests. Needs GNU make and Python 3.11 or later; the rest is fetched once.
 #   make demo ARGS="--kafka"      make test ARGS="tests/servers -x"
 .DEFAULT_GOAL := help
-.PHONY: demo test bench drill drill-kills lint types clean help
+.PHONY: demo test bench drill drill-kills chaos lint types clean help
 SHELL := /bin/sh
 
 VENV := .venv
@@ -39,6 +39,10 @@ drill: $(VENV)/.dev ## corrupt replicas in every way while events flow; writes d
 drill-kills: $(VENV)/.dev ## kill at every point again and again, and fill up disks
 	@DRILL_ROUNDS=5 DRILL_KILLS=50 $(BIN)/pytest tests/drills/test_kills.py tests/drills/test_storage.py \
 	  $$(test "$$(id -u)" -ne 0 || echo tests/drills/full_disk.py) $(ARGS)
+
+# Each fault five times on three brokers, some 30 minutes on two idle cores. The page is made of what was played, if that went well or not.
+chaos: $(VENV)/.dev ## play the fault matrix; writes tests/chaos/results.json and docs/fault-matrix.md
+	@status=0; $(BIN)/pytest tests/chaos/matrix.py $(ARGS) || status=$$?; $(BIN)/python -m tests.chaos.report; exit $$status
 
 lint: $(VENV)/.dev ## check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

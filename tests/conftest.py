@@ -21,7 +21,7 @@ import pytest
 from truecopy_services.servers import Server, fetch_kafka, kafka, postgres
 
 FIXTURES = {
-    "kafka": {"kafka_server", "private_kafka", "secured_kafka"},
+    "kafka": {"kafka_server", "private_kafka", "secured_kafka", "one_broker", "three_brokers"},
     "postgres": {"postgres_server", "private_postgres", "secured_postgres", "expired_postgres"},
 }
 SKIPS_NAMED_MAX = 50
