@@ -1,7 +1,7 @@
 # One command each for a demo and for the tests. Needs GNU make and Python 3.11 or later; the rest is fetched once.
 #   make demo ARGS="--kafka"      make test ARGS="tests/servers -x"
 .DEFAULT_GOAL := help
-.PHONY: demo test bench drill-kills lint types clean help
+.PHONY: demo test bench drill-kills simulate lint types clean help
 SHELL := /bin/sh
 
 VENV := .venv
@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 REPORT := $(VENV)/real-servers
 ARGS ?=
+SEEDS ?= 10000
+FIRST ?= 1
 # The demo needs the base install alone, unless it is asked to run on real servers.
 DEMO := $(VENV)/.base
 ifneq ($(or $(findstring --kafka,$(ARGS)),$(findstring --postgres,$(ARGS))),)
@@ -34,6 +36,9 @@ bench: $(VENV)/.bench ## measure beside what others write, some 20 minutes; writ
 drill-kills: $(VENV)/.dev ## kill at every point again and again, and fill up disks
 	@DRILL_ROUNDS=5 DRILL_KILLS=50 $(BIN)/pytest tests/drills/test_kills.py tests/drills/test_storage.py \
 	  $$(test "$$(id -u)" -ne 0 || echo tests/drills/full_disk.py) $(ARGS)
+
+simulate: $(VENV)/.dev ## run SEEDS=10000 histories from seed FIRST=1 on under simulated faults, on all processors
+	@PYTHONPATH=. $(BIN)/python tests/simulation/soak.py --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
 lint: $(VENV)/.dev ## check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -41,7 +41,8 @@ def act(world: World, strike: Strike) -> bool:
             random.choice([world.store_disk, world.replica_disk]).skew_s -= random.uniform(*_SKEW_S)
             return True
         case Fault.REWOUND:
-            return _soon(world, _crash(world.replica_disk, random.uniform(*_CRASH_S)))
+            crash = None if world.plan.in_memory else _crash(world.replica_disk, random.uniform(*_CRASH_S))
+            return crash is not None and _soon(world, crash)
         case Fault.MADE_ANEW:
             return _soon(world, _made_anew(world.log, topic, world.plan.partitions)) if _there(world, topic) else False
         case fault if fault in AT_REST:

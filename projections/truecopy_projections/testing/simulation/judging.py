@@ -31,9 +31,11 @@ __all__ = ["Judge"]
 
 QUIET_S = 60.0
 """Seconds, virtual, after the last fault within which a replica must be equal again."""
-STALLED_S = 3.0
+STALLED_S = 1.8
 """Seconds, virtual, after which what can't become equal has come to its rest."""
 POLL_S = 0.05
+STRIKING_POLLS = 16
+"""How often it is looked, once all is published, whether faults are still to strike."""
 ALTERED_SHARE = 0.3
 """In how many runs that ended equal what is stored is altered, to be found and mended."""
 _MENDED = {*AT_REST, Fault.LOST_ON_THE_WAY}
@@ -63,7 +65,9 @@ class Judge:
     async def _history(self) -> None:
         checking = asyncio.ensure_future(self._looks())
         await self._world.publish()
-        await asyncio.sleep(self._random.uniform(0, 0.5))
+        for _ in range(self._random.randint(2, STRIKING_POLLS)):
+            if self._world.play.waits:
+                await asyncio.sleep(POLL_S)
         self._world.play.calm()
         checking.cancel()
         await asyncio.wait([checking])

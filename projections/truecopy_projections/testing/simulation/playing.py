@@ -26,10 +26,10 @@ __all__ = ["Events", "Outcome", "run"]
 Events = Callable[[Random], tuple[str, Event]]
 """Draws one event and its key."""
 
-OPERATIONS = 700
+OPERATIONS = 350
 """Operations of a run within which faults strike; about what it takes until all is published and applied."""
 STRIKES_MAX = 9
-EVENTS = (25, 80)
+EVENTS = (20, 60)
 PER_TRANSACTION = (1, 6)
 DAMAGE = 0.3
 
@@ -106,8 +106,8 @@ def _plan(random: Random, events: Events) -> Plan:
             publishers[crc32(key.encode()) % len(publishers)][-1].append((key, event))
     return Plan(
         partitions=random.choice([2, 3]),
-        relays=2,
-        workers=2,
+        relays=random.choice([1, 2, 2]),
+        workers=random.choice([1, 2, 2]),
         in_memory=random.random() < 0.25,
         transactions=[[one for one in transactions if one] for transactions in publishers],
     )

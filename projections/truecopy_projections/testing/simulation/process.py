@@ -72,6 +72,11 @@ class Play:
         """The hash of all operations so far, in their order: who, what, when, and how it ended."""
         return self._trace.hexdigest()
 
+    @property
+    def waits(self) -> bool:
+        """Whether anything is still to strike."""
+        return bool(self._left)
+
     def note(self, *said: object) -> None:
         self._trace.update(repr(said).encode())
 
