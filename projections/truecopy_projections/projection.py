@@ -33,7 +33,7 @@ Address = tuple[str, SubKey]
 
 EVERY_ROW: Final = None
 """What `touches` returns for an event that concerns all rows of its key."""
-_RESERVED = ("_key", "_part", "_hash", "_version", "_element", "_previous")
+_RESERVED = ("_key", "_part", "_hash", "_bucket", "_version", "_element", "_previous")
 
 
 class Change(NamedTuple):
@@ -109,12 +109,13 @@ class Projection(Generic[R]):
     def shape(self) -> Shape:
         """The table as it is stored: the row's own columns, then what Truecopy keeps of it.
 
-        Where a key has one row, that holds the key's head as well: one write for both.
+        The bucket of its source key leads the primary key, so that the rows of a bucket are one range of its index. Where a key
+        has one row, that holds the key's head as well: one write for both.
         """
         own = tuple(f.column for f in self.fields)
-        kept = columns(_key=Kind.TEXT, _part=Kind.INTEGER, _hash=Kind.BYTES)
+        kept = columns(_key=Kind.TEXT, _part=Kind.INTEGER, _hash=Kind.BYTES, _bucket=Kind.INTEGER)
         head = columns(_version=(Kind.INTEGER, None), _element=(Kind.BYTES, None), _previous=(Kind.BYTES, None))
-        return Shape(name=self.table, columns=(*own, *kept, *(() if self.key else head)), key=("_key", *self.key))
+        return Shape(name=self.table, columns=(*own, *kept, *(() if self.key else head)), key=("_bucket", "_key", *self.key))
 
     def on(
         self, *events: type[E], touches: Callable[[E, Change], Iterable[Any] | None] | None = None

@@ -14,6 +14,7 @@ from truecopy_bus.leases import Fence
 from truecopy_bus.points import Point, reached
 from truecopy_bus.sql import Connection, Database
 from truecopy_bus.sql.statements import listed
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.limits import CHECKPOINTS_KEPT
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot, refuse_other_partitions
@@ -29,9 +30,11 @@ from truecopy_projections.replicas.sql_snapshot import (
     read_meta,
     refuse_dropped,
     refuse_other_service,
+    remembered_name,
 )
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
+    META,
     PARTITIONS,
     SHARED,
     WAITING,
@@ -117,7 +120,7 @@ class SqlReplica:
             whole = {*wanted.whole, *single}
             states, rows, hashes = await load(connection, projection, wanted.keys, rows=whole, hashes=wanted.hashes)
             if projection.key and wanted.rows:
-                rows += await connection.pick(shape, shape.key, [(key, *sub) for key, sub in wanted.rows])
+                rows += await connection.pick(shape, shape.key, [(bucket_of(key), key, *sub) for key, sub in wanted.rows])
             parked = [(projection.id, key) for key, state in states.items() if state.parked is not None]
             waiting: dict[str, list[Waiting]] = {}
             found = await connection.pick(WAITING, ("projection", "key"), parked) if parked else []
@@ -147,6 +150,10 @@ class SqlReplica:
                 await _append(tx, journal)
         return frozenset(plan.was.partition for plan in current)
 
+    async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
+        async with self._database.transaction() as tx:
+            await tx.put(META, [(remembered_name(projection.id, what), json.dumps(said))])
+
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
         puts: dict[str, _Rows] = {}
         for row in rows_to_put(projection, plans, {}):
@@ -172,7 +179,8 @@ class SqlReplica:
         checkpoints = [checkpoint_row(own, one) for plan in plans for one in plan.checkpoints]
         kept = await write_keys(tx, projection, plans)
         drops: list[tuple[Any, tuple[str, ...], _Rows]] = [
-            (shape, shape.key, [(key, *sub) for plan in plans for key, sub in plan.drops]),
+            (shape, shape.key, [(bucket_of(key), key, *sub) for plan in plans for key, sub in plan.drops]),
+            (shape, shape.key, [(bucket, key, *sub) for plan in plans for bucket, (key, sub) in plan.strays]),
             (WAITING, WAITING.key, [(own, plan.was.partition, offset) for plan in plans for offset in plan.freed]),
         ]
         puts: list[tuple[Any, _Rows]] = [
@@ -225,6 +233,8 @@ async def _current(tx: Connection, projection: Projection[Any], plans: Sequence[
 
 
 async def _append(tx: Connection, journal: Sequence[tuple[str, JournalEntry]]) -> None:
+    # One writer at a time, so that ids become visible in their order: who has read the newest entry has read all before it.
+    await tx.fetch(f"SELECT value FROM truecopy_meta WHERE name = $1 {tx.dialect.for_update}", FORMAT_NAME)
     values = ", ".join(f"(${at}, {tx.dialect.now_ms}, ${at + 1})" for at in range(1, 2 * len(journal), 2))
     args = [part for kind, entry in journal for part in (kind, json.dumps(entry))]
     await tx.fetch(f"INSERT INTO truecopy_journal (kind, at_ms, entry) VALUES {values}", *args)

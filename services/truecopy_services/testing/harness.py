@@ -11,7 +11,7 @@ proven as `truecopy check --deep` would, and compared with in-order delivery whe
 """
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -96,11 +96,18 @@ class Harness(Service):
         ordered = {key: sorted(rows, key=projection.sub_key) for key, rows in sorted(found.items())}
         return {key: [projection.restored(values) for values in rows] for key, rows in ordered.items()}
 
-    async def check(self, *projections: Projection[Any], deep: bool = False) -> list[Report]:
+    async def check(
+        self,
+        *projections: Projection[Any],
+        deep: bool = False,
+        quick: bool = False,
+        peers: Sequence[str | Replica] = (),
+        afresh: bool = False,
+    ) -> list[Report]:
         """Deliver what can be, then check as `truecopy check` does; see Service.check."""
         await self.delivery.deliver(self.limit_s)
         # Not by super(): this class was made anew for its slots.
-        return await Service.check(self, *projections, deep=deep)
+        return await Service.check(self, *projections, deep=deep, quick=quick, peers=peers, afresh=afresh)
 
     async def prove(self, *, parked: bool = False) -> None:
         """Settle, then check every row of every projection, and compare it with in-order delivery if there was another.

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from truecopy_bus.errors import TopicMissingError
 from truecopy_bus.registry import Registry
-from truecopy_projections.certificate import certify, verify
+from truecopy_projections.certificate import certify
 from truecopy_projections.check import check
 from truecopy_projections.errors import NotEqualError, UnknownProjectionError
 from truecopy_projections.projection import Projection
@@ -210,12 +210,12 @@ class Judge:
 
     async def _certificate(self, projection: Projection[Any], found: Report) -> None:
         try:
-            signed = await certify(projection, self._world.replica, found, _KEY)
+            await certify(projection, self._world.replica, self._world.log, found, _KEY)
         except NotEqualError:
             if found.verdict is Verdict.EQUAL:
                 self._wrong("EQUAL, and not certified")
         else:
-            if found.verdict is not Verdict.EQUAL or not verify(signed):
+            if found.verdict is not Verdict.EQUAL:
                 self._wrong(f"certified though {found.verdict.name}")
 
     async def _untrue(self, projection: Projection[Any]) -> str:
