@@ -1,7 +1,7 @@
 # One command each for a demo and for the tests. Needs GNU make and Python 3.11 or later; the rest is fetched once.
 #   make demo ARGS="--kafka"      make test ARGS="tests/servers -x"
 .DEFAULT_GOAL := help
-.PHONY: demo test bench drill drill-kills chaos lint types clean help
+.PHONY: demo test bench drill drill-kills chaos simulate lint types clean help
 SHELL := /bin/sh
 
 VENV := .venv
@@ -11,6 +11,8 @@ REPORT := $(VENV)/real-servers
 ARGS ?=
 # Processes that tests are spread over. Each starts a Kafka and a PostgreSQL, some 700 MB.
 PROCESSES ?= 2
+SEEDS ?= 10000
+FIRST ?= 1
 # The demo needs the base install alone, unless it is asked to run on real servers.
 DEMO := $(VENV)/.base
 ifneq ($(or $(findstring --kafka,$(ARGS)),$(findstring --postgres,$(ARGS))),)
@@ -43,6 +45,9 @@ drill-kills: $(VENV)/.dev ## kill at every point again and again, and fill up di
 # Each fault five times on three brokers, some 30 minutes on two idle cores. The page is made of what was played, if that went well or not.
 chaos: $(VENV)/.dev ## play the fault matrix; writes tests/chaos/results.json and docs/fault-matrix.md
 	@status=0; $(BIN)/pytest tests/chaos/matrix.py $(ARGS) || status=$$?; $(BIN)/python -m tests.chaos.report; exit $$status
+
+simulate: $(VENV)/.dev ## run SEEDS=10000 histories from seed FIRST=1 on under simulated faults, on all processors
+	@PYTHONPATH=. $(BIN)/python tests/simulation/soak.py --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
 lint: $(VENV)/.dev ## check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

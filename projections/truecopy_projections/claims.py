@@ -61,7 +61,8 @@ def _delivered_in(
         )
     if found.reference is not None:
         on_log = found.reference.counts.get(p, 0), found.reference.digests.get(p, 0)
-        if on_log != (state.count, state.input_digest):
+        missing = on_log[0] - state.count
+        if on_log != (state.count, state.input_digest) and not 0 < missing <= state.uncounted:
             return Verdict.DIVERGED, (
                 f"the log holds {on_log[0]} events below offset {state.position}, the replica counted {state.count}, "
                 "or their digests differ"
@@ -150,8 +151,12 @@ def wrong_keys(found: Evidence, reference: Reference) -> list[str]:
 
 
 def _is_right(key: str, found: Evidence, reference: Reference) -> bool:
-    state = found.keys.get(key)
-    if state is None or reference.heads.get(key, UNKNOWN) != state.head or reference.partition.get(key) != found.homes[key]:
+    state, head = found.keys.get(key), reference.heads.get(key, UNKNOWN)
+    if state is None or reference.partition.get(key) != found.homes[key]:
+        return False
+    # What waits for its schema is not chained yet; whoever folds the log may have found it meanwhile.
+    waits = state.parked is Reason.SCHEMA and state.head.version < head.version
+    if head != state.head and not waits:
         return False
     if state.parked is None:
         return reference.applied.get(key, 0) == state.applied

@@ -72,11 +72,18 @@ def _meant(found: Evidence, key: str) -> KeyState | None:
 
 
 def _freed(found: Evidence) -> dict[int, frozenset[int]]:
-    """The offsets, by partition, of what waits though the log says that its key goes on."""
+    """The offsets, by partition, of what waits though the log says that its key goes on, and of strangers yet to be read."""
     going = {
         w.key for w in found.waiting if w.key is not None and ((meant := _meant(found, w.key)) is None or not meant.parked)
     }
-    return {p: frozenset(w.offset for w in found.waiting if w.partition == p and w.key in going) for p in found.states}
+    return {
+        p: frozenset(
+            w.offset
+            for w in found.waiting
+            if w.partition == p and (w.key in going or (w.key is None and w.offset >= state.position))
+        )
+        for p, state in found.states.items()
+    }
 
 
 def _mended(found: Evidence, state: PartitionState) -> PartitionState:
