@@ -117,7 +117,11 @@ class SimulatedDatabase:
     @property
     def dialect(self) -> Dialect:
         return Dialect(
-            name="sqlite", now_ms=str(self._disk.now_ms()), for_update="", serial="INTEGER PRIMARY KEY AUTOINCREMENT"
+            name="sqlite",
+            now_ms=str(self._disk.now_ms()),
+            for_update="",
+            serial="INTEGER PRIMARY KEY AUTOINCREMENT",
+            install_lock="SELECT 1",
         )
 
     async def install(self, shapes: Sequence[Shape], statements: Sequence[str] = ()) -> None:
