@@ -17,6 +17,7 @@ from truecopy_bus.log import Log
 from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.digest import total
 from truecopy_projections.evidence import Evidence, gather, is_waiting, judged, newest, tallied
+from truecopy_projections.gathered_check import gathered_differences
 from truecopy_projections.limits import CHECK_WAIT_S
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import Reference
@@ -61,7 +62,7 @@ def report(projection: Projection[Any], replica: Replica, found: Evidence) -> Re
         delivered=delivered,
         computed=_computed(found),
         stored=_stored(found),
-        differences=found.differences,
+        differences=[*found.differences, *gathered_differences(found.gathered)],
         parked=sorted(key for key, state in found.keys.items() if state.parked),
         fingerprints=sorted(one.hex() for one in found.reference.fingerprints) if found.reference else (),
         checked_at_ms=time.time_ns() // 1_000_000,
@@ -145,6 +146,9 @@ def _computed(found: Evidence) -> Claim:
         if found.folded[p] != s.rows or total(found.folded[p]) != s.row_digest
     ]
     reasons += [f"version or element of key {key!r}" for key in wrong_keys(found, found.reference)]
+    reasons += [f"{len(one.computed)} rows of {one.id}" for one in found.gathered if one.computed]
+    if found.gathered:
+        facts["gathered"] = {one.id: {"rows": one.rows, "digest": f"{one.digest:064x}"} for one in found.gathered}
     if reasons:
         return Claim(verdict=Verdict.DIVERGED, why=f"differ from the fold of the log: {', '.join(reasons[:5])}", facts=facts)
     return Claim(verdict=Verdict.EQUAL, why=f"digests of {rows} rows equal an independent fold of the log", facts=facts)
@@ -156,12 +160,15 @@ def _stored(found: Evidence) -> Claim:
         for p in found.scrubbed.keys() | found.states.keys()
         if p not in found.states or found.scrubbed[p] != found.states[p].rows or found.kept[p] != found.states[p].rows
     )
-    facts = {"rows_differing": len(found.differences)}
+    facts = {"rows_differing": len(found.differences) + len(gathered_differences(found.gathered))}
     if wrong:
         named = f"{len(found.differences)} differing rows" if found.differences else "the digests, not the rows, were altered"
         return Claim(
             verdict=Verdict.DIVERGED, why=f"stored rows of partitions {wrong} are not what was written: {named}", facts=facts
         )
+    if altered := [f"{len(one.stored)} rows of {one.id}" for one in found.gathered if one.stored]:
+        why = f"stored gathered rows are not what their contributions come to: {', '.join(altered)}"
+        return Claim(verdict=Verdict.DIVERGED, why=why, facts=facts)
     miscounted = [p for p, s in sorted(found.states.items()) if tallied(s, found.keys, found.homes, found.waiting) != s]
     if miscounted:
         return Claim(verdict=Verdict.DIVERGED, why=f"partitions {miscounted} count their quarantine wrongly", facts=facts)

@@ -18,6 +18,7 @@ from truecopy_projections.digest import bucket_of, differing, row_hash, vector
 from truecopy_projections.drill import drill
 from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.following import followed
+from truecopy_projections.gathered_check import GatheredFound, gathered_found
 from truecopy_projections.limits import CHECK_POLL_S
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import Reference, replay
@@ -39,7 +40,8 @@ class Evidence:
     `topic` is the topic as it was when the check began. `keys` are the states of all source keys on a deep check, of parked
     ones otherwise, and `homes` the partitions that they are kept under; `waiting` is the whole quarantine. `scrubbed` are the
     digests of the stored rows hashed again, `kept` those of the hashes stored beside them, `folded` those of the reference's
-    rows. Where the log can't be folded, `reference` is None and `why_none` says why.
+    rows. `gathered` are the rows that gather them, folded again. Where the log can't be folded, `reference` is None and
+    `why_none` says why.
     """
 
     topic: TopicState
@@ -55,6 +57,7 @@ class Evidence:
     kept: Mapping[int, bytes]
     folded: Mapping[int, bytes]
     differences: Sequence[Difference]
+    gathered: Sequence[GatheredFound] = ()
 
 
 async def gather(
@@ -105,6 +108,7 @@ async def gather(
             kept=kept,
             folded=folded,
             differences=await drill(projection, snapshot, reference, suspects),
+            gathered=await gathered_found(projection, snapshot, reference),
         )
     await replica.flush()  # nothing counts as proven that a crash could take back
     return found

@@ -15,6 +15,7 @@ from truecopy_projections.check import wrong_keys
 from truecopy_projections.digest import row_hash, total
 from truecopy_projections.errors import RepairRefusedError
 from truecopy_projections.evidence import Evidence, gather, is_waiting, tallied
+from truecopy_projections.gathered_check import gathered_differences
 from truecopy_projections.limits import REPAIR_LEASE_S, REPAIR_ROWS_MAX
 from truecopy_projections.projection import Address, Projection
 from truecopy_projections.replica import Replica
@@ -86,13 +87,14 @@ async def repair(
 def _planned(projection: Projection[Any], found: Evidence, rows_max: int) -> Repair:
     if found.reference is None:
         raise RepairRefusedError(f"{projection.id}: nothing to repair from: {found.why_none}")
-    if len(found.differences) > rows_max:
+    differences = [*found.differences, *gathered_differences(found.gathered)]
+    if len(differences) > rows_max:
         raise RepairRefusedError(
-            f"{projection.id}: {len(found.differences)} rows differ, the limit is {rows_max}; rebuild, or raise the limit"
+            f"{projection.id}: {len(differences)} rows differ, the limit is {rows_max}; rebuild, or raise the limit"
         )
     return Repair(
         projection=projection.id,
-        planned=found.differences,
+        planned=differences,
         digests=sorted(p for p, state in found.states.items() if _mended(found, state) != state),
         keys=wrong_keys(found, found.reference),
         applied=False,
@@ -145,7 +147,10 @@ def _plans(projection: Projection[Any], found: Evidence, planned: Repair, fences
     keys: dict[int, dict[str, KeyState]] = {p: {} for p in found.states}
     forgotten: dict[int, set[str]] = {p: set() for p in found.states}
     somewhere = next(iter(found.states))
+    refolds = frozenset((one.gathered, one.row) for one in planned.planned if one.gathered)
     for one in planned.planned:
+        if one.gathered:
+            continue
         # A ghost's key may be unknown to the log: any held partition can then delete it.
         p = reference.partition.get(one.key, somewhere)
         values = reference.rows.get(one.key, {}).get(one.row)
@@ -167,6 +172,7 @@ def _plans(projection: Projection[Any], found: Evidence, planned: Repair, fences
             state=_mended(found, state),
             puts=puts[p],
             drops=frozenset(drops[p]),
+            refolds=refolds if p == somewhere else frozenset(),
             keys=keys[p],
             forgotten=frozenset(forgotten[p]),
             freed=freed[p],

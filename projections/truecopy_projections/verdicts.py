@@ -41,7 +41,8 @@ class Kind(Enum):
 class Difference:
     """One row that is not what the log yields. `fields` maps a field's name to (stored, expected).
 
-    The field `_hash` stands for the hash kept beside the row. `version` is the source key's, as applied.
+    The field `_hash` stands for the hash kept beside the row. `version` is the source key's, as applied. Of a gathered row
+    `gathered` is what it belongs to (`name@number`), `row` its group, and `_count` the number of its contributions.
     """
 
     key: str
@@ -49,11 +50,13 @@ class Difference:
     kind: Kind
     version: int
     fields: Mapping[str, tuple[Any, Any]]
+    gathered: str = ""
 
     def __str__(self) -> str:
         name = f"{self.key!r}" + (f" row {self.row!r}" if self.row else "")
         told = ", ".join(f"{field}: stored {seen!r}, expected {wanted!r}" for field, (seen, wanted) in self.fields.items())
-        return f"{name} at version {self.version} is {self.kind.value}" + (f": {told}" if told else "")
+        where = f"{self.gathered} of {self.row!r}" if self.gathered else f"{name} at version {self.version}"
+        return f"{where} is {self.kind.value}" + (f": {told}" if told else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,7 @@ def difference_json(one: Difference) -> dict[str, Any]:
         "row": [_plain(value) for value in one.row],
         "kind": one.kind.value,
         "version": one.version,
+        **({"gathered": one.gathered} if one.gathered else {}),
         "fields": {name: {"stored": _plain(s), "expected": _plain(e)} for name, (s, e) in one.fields.items()},
     }
 

@@ -1,8 +1,8 @@
 """A service that is open: its log, its event store and its replica, and what is done with them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from truecopy_bus.log import Log
 from truecopy_bus.publish import Change
@@ -14,6 +14,7 @@ from truecopy_bus.store import EventStore
 from truecopy_bus.token import Token
 from truecopy_projections.certificate import certify, signing_key
 from truecopy_projections.check import check
+from truecopy_projections.gathered import Gathered
 from truecopy_projections.limits import REPAIR_ROWS_MAX
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import Repair, repair
@@ -23,7 +24,7 @@ from truecopy_projections.worker import Worker
 from truecopy_schemas import Event
 from truecopy_services.config import Settings
 from truecopy_services.opening import open_schemas
-from truecopy_services.reading import ReplicaReader
+from truecopy_services.reading import GatheredReader, ReplicaReader
 
 __all__ = ["Service"]
 
@@ -54,9 +55,22 @@ class Service:
         """Append many events in one transaction: all or none."""
         return await self.store.publish_many(changes)
 
-    def replica(self, projection: Projection[R]) -> ReplicaReader[R]:
-        """The rows of a projection in this service's replica."""
-        return ReplicaReader(projection, self.replica_adapter, wait_s=self.settings.at_least_s)
+    @overload
+    def replica(self, rows: Projection[R]) -> ReplicaReader[R]: ...
+
+    @overload
+    def replica(self, rows: Gathered[R]) -> GatheredReader[R]: ...
+
+    def replica(self, rows: Projection[R] | Gathered[R]) -> ReplicaReader[R] | GatheredReader[R]:
+        """The rows of a projection, or gathered rows, in this service's replica."""
+        return self._reader(rows, wait_s=self.settings.at_least_s)
+
+    def _reader(
+        self, rows: Projection[R] | Gathered[R], *, wait_s: float, before: Callable[[], Awaitable[object]] | None = None
+    ) -> ReplicaReader[R] | GatheredReader[R]:
+        if isinstance(rows, Gathered):
+            return GatheredReader(rows, self.replica_adapter, wait_s=wait_s, before=before)
+        return ReplicaReader(rows, self.replica_adapter, wait_s=wait_s, before=before)
 
     async def get(self, projection: Projection[R], key: str, *, at_least: Token | str | None = None) -> R | None:
         """The row of a key; `replica(projection)` reads more. Raises like ReplicaReader.get."""

@@ -19,9 +19,11 @@ from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.leases import Fence
 from truecopy_bus.sql import Column, Kind
 from truecopy_projections.errors import UnknownProjectionError
+from truecopy_projections.gathered import Gathered, GatheredRow, Group, GroupRefusedError, Place
 from truecopy_projections.limits import CHECKPOINTS_KEPT, SCAN_ROWS
 from truecopy_projections.projection import Projection, SubKey
 from truecopy_projections.replica import JournalEntry, Snapshot, refuse_other_declaration, refuse_other_partitions
+from truecopy_projections.replicas.memory_gathered import changes_of, refolded, refused
 from truecopy_projections.replicas.memory_leases import MemoryLeases
 from truecopy_projections.state import (
     Checkpoint,
@@ -60,6 +62,7 @@ class _Contents:
     states: dict[int, PartitionState] = field(default_factory=dict)
     keys: dict[str, tuple[int, KeyState]] = field(default_factory=dict)
     rows: dict[str, _Rows] = field(default_factory=dict)
+    gathered: dict[Place, GatheredRow] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
     checkpoints: dict[int, dict[int, Checkpoint]] = field(default_factory=dict)
     shared: bool = False
@@ -70,6 +73,7 @@ class _Contents:
             states=dict(self.states),
             keys=dict(self.keys),
             rows={key: dict(rows) for key, rows in self.rows.items()},
+            gathered=dict(self.gathered),
             waiting=dict(self.waiting),
             checkpoints={partition: dict(kept) for partition, kept in self.checkpoints.items()},
         )
@@ -91,6 +95,12 @@ class _Contents:
         for offset in sorted(kept)[: max(0, len(kept) - CHECKPOINTS_KEPT)]:
             del kept[offset]
         self.states[partition] = plan.state
+
+    def gather(self, rows: Mapping[Place, GatheredRow | None]) -> None:
+        for place, row in rows.items():
+            self.gathered.pop(place, None)
+            if row is not None:
+                self.gathered[place] = row
 
 
 class MemoryReplica:
@@ -153,14 +163,22 @@ class MemoryReplica:
             raise DataRefusedError(database=self.name, seen=f"{key!r}: {reason}")
         if current:
             contents = self._changeable(projection)
+            places = {place for plan in current for place in plan.refolds}
+            try:
+                gathered = refolded(projection, contents.rows, changes_of(current), places)
+            except GroupRefusedError as fault:
+                raise DataRefusedError(database=self.name, seen=str(fault)) from fault
             for plan in current:
                 contents.change(plan)
+            contents.gather(gathered)
         if current or not plans:
             self._journal += lines
         return frozenset(plan.was.partition for plan in current)
 
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
-        return _refused(projection, [plan.expanded() for plan in plans])
+        whole = [plan.expanded() for plan in plans]
+        found = _refused(projection, whole)
+        return found | refused(projection, self._of(projection).rows, changes_of(whole), found)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
@@ -225,6 +243,13 @@ class _MemorySnapshot:
             return None, ()
         _, state = contents.keys.get(key, (0, None))
         return state, [row for _, row in contents.rows.get(key, {}).values()]
+
+    async def gathered(self, gathered: Gathered[Any], group: Group | None = None) -> AsyncIterator[Sequence[GatheredRow]]:
+        if (contents := self._of(gathered.of)) is not None:
+            kept = ((place, row) for place, row in contents.gathered.items() if place[0] == gathered.id)
+            flat = (row for place, row in kept if group is None or place[1] == group)
+            while batch := list(islice(flat, SCAN_ROWS)):
+                yield batch
 
     async def checkpoints(self, projection: str, *, latest: MarkVerdict | None = None) -> Sequence[Checkpoint]:
         if (contents := self._contents.get(projection)) is None:

@@ -11,9 +11,11 @@ from typing import Any
 from truecopy_bus.sql import Connection
 from truecopy_bus.sql.statements import listed, quoted
 from truecopy_projections.errors import OtherServiceError
+from truecopy_projections.gathered import Gathered, GatheredRow, Group
 from truecopy_projections.limits import SCAN_ROWS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, refuse_other_declaration
+from truecopy_projections.replicas.sql_gathered import gathered_of
 from truecopy_projections.replicas.sql_keys import all_keys, load
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
@@ -119,6 +121,16 @@ class SqlSnapshot:
             return None, ()
         states, rows, _ = await load(self._connection, projection, [key], rows={key})
         return states.get(key), [stored_of(projection, row)[2] for row in rows]
+
+    async def gathered(self, gathered: Gathered[Any], group: Group | None = None) -> AsyncIterator[Sequence[GatheredRow]]:
+        if check(self._meta, gathered.of):
+            if group is not None:
+                yield [gathered_of(row) for row in await self._connection.pick(gathered.shape, gathered.key, [group])]
+                return
+            columns = listed(tuple(column.name for column in gathered.shape.columns))
+            sql = f"SELECT {columns} FROM {quoted(gathered.table)}"
+            async for batch in self._connection.stream(sql, rows_max=SCAN_ROWS):
+                yield [gathered_of(row) for row in batch]
 
     async def checkpoints(self, projection: str, *, latest: MarkVerdict | None = None) -> Sequence[Checkpoint]:
         if declared_name(projection) not in self._meta:
