@@ -35,6 +35,8 @@ class RowType(Generic[R]):
         for wrong in [*(k for k in self.key if k not in names), *(n for n in names if n in _RESERVED)]:
             raise ProjectionError(f"projection {name!r}: {wrong!r} is not a field of {row.__name__} that can be used so")
         self._values = attrgetter(*names) if len(names) > 1 else lambda row: (getattr(row, names[0]),)
+        self._names = names
+        self._restores = [(f.column.name, f.restore) for f in self.fields if f.restore is not None]
         self._key_at = tuple(names.index(k) for k in self.key)
 
     def __repr__(self) -> str:
@@ -65,14 +67,12 @@ class RowType(Generic[R]):
 
     def restored(self, values: tuple[Any, ...]) -> R:
         """The row of canonical values. Raises RowRejectedError for stored values that its types can't hold."""
-        names = (field.column.name for field in self.fields)
+        named = dict(zip(self._names, values, strict=True))
         try:
-            return self.row(
-                **{
-                    name: value if field.restore is None or value is None else field.restore(value)
-                    for name, field, value in zip(names, self.fields, values, strict=True)
-                }
-            )
+            for name, restore in self._restores:
+                if named[name] is not None:
+                    named[name] = restore(named[name])
+            return self.row(**named)
         except ValueError as fault:
             raise RowRejectedError(
                 f"{self.id}: a stored row can't be read ({fault!s:.200}); `truecopy check` names it, `truecopy repair` mends it"
