@@ -23,13 +23,13 @@ from truecopy_projections.row_type import RowType, SubKey
 if TYPE_CHECKING:
     from truecopy_projections.projection import Projection
 
-__all__ = ["Contribution", "Gathered", "GatheredRow", "Group", "GroupRefusedError", "Place", "in_order", "of_group"]
+__all__ = ["Contribution", "Gathered", "GatheredRow", "Group", "GroupId", "GroupRefusedError", "in_order", "of_group"]
 
 R = TypeVar("R")
 
 Group = SubKey
 """The values of the fields that a group shares, as canonical values."""
-Place = tuple[str, Group]
+GroupId = tuple[str, Group]
 """Where a gathered row is: the id (`name@number`) of what gathers it, and its group."""
 Contribution = tuple[str, tuple[Any, ...]]
 """A source key, and one of its rows as canonical values."""
@@ -126,7 +126,7 @@ class Gathered(RowType[R]):
         return tuple(kinds[name].store(value) for name, value in zip(self.key, values, strict=True))
 
 
-def in_order(places: Iterable[Place]) -> list[Any]:
+def in_order(places: Iterable[GroupId]) -> list[Any]:
     """These places in the one order in which everybody locks and folds them."""
     return sorted(set(places))  # a field of a group has one type and is never None
 

@@ -1,11 +1,12 @@
 """The proof of gathered rows: they must be what their contributions come to, those on disk and those that the log yields.
 
 Nothing is kept beside a gathered row to compare it with: it is folded again, in the snapshot of the check. Once from the
-stored contributions, whose own digests say whether they are right; once from those of the independent fold of the log. The
-folding here is plain, and shares nothing with the one that replicas use.
+stored contributions; once from those that the log yields, which are the stored ones where their digests equal those of the
+independent fold, and what the drill-down says of the others. The folding here is plain, and shares nothing with the one that
+replicas use.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -14,12 +15,11 @@ from truecopy_bus.fold import DIGEST_MODULUS
 from truecopy_projections.columns import encode
 from truecopy_projections.digest import row_hash
 from truecopy_projections.gathered import Contribution, Gathered, GatheredRow, Group, in_order
-from truecopy_projections.projection import Projection
-from truecopy_projections.reference import Reference
+from truecopy_projections.projection import Address, Projection
 from truecopy_projections.replica import Snapshot
 from truecopy_projections.verdicts import Difference, Kind
 
-__all__ = ["GatheredFound", "contributions_of", "gathered_differences", "gathered_found", "unequal"]
+__all__ = ["GatheredFound", "contributions", "gathered_differences", "gathered_found", "unequal"]
 
 Expected = dict[Group, GatheredRow | None]
 """By group; None for one that can't be folded at all."""
@@ -29,8 +29,8 @@ Expected = dict[Group, GatheredRow | None]
 class GatheredFound:
     """What a check found of one kind of gathered rows (`name@number`): how many are stored, and their digest.
 
-    `stored` are those that are not the fold of the stored contributions, `computed` those that are not the fold of the
-    reference's; None without a reference. The digest is comparable where all partitions' counts are equal.
+    `stored` are those that are not the fold of the stored contributions, `computed` those that are not the fold of what the
+    log yields; None where that is not known. The digest is comparable where all partitions' counts are equal.
     """
 
     id: str
@@ -41,14 +41,16 @@ class GatheredFound:
 
 
 async def gathered_found(
-    projection: Projection[Any], snapshot: Snapshot, reference: Reference | None
+    projection: Projection[Any], snapshot: Snapshot, differences: Sequence[Difference] | None
 ) -> tuple[GatheredFound, ...]:
-    """Fold all gathered rows of a projection again. All of its contributions are in memory meanwhile."""
+    """Fold all gathered rows of a projection again. All of its contributions are in memory meanwhile.
+
+    `differences` are all those of the stored contributions from what the log yields; None where that is not known.
+    """
     if not projection.gathers:
         return ()
-    stored: list[Contribution] = []
-    async for batch in snapshot.rows(projection):
-        stored += [(key, tuple(row.values)) for key, _, row in batch]
+    stored = await contributions(projection, snapshot)
+    meant = None if differences is None else _meant(stored, differences)
     found = []
     for gathered in projection.gathers:
         there: Expected = {}
@@ -61,9 +63,7 @@ async def gathered_found(
                 rows=len(there),
                 digest=sum(map(int.from_bytes, hashes)) % DIGEST_MODULUS,
                 stored=unequal(gathered, there, _expected(gathered, stored)),
-                computed=None
-                if reference is None
-                else unequal(gathered, there, _expected(gathered, contributions_of(reference))),
+                computed=None if meant is None else unequal(gathered, there, _expected(gathered, meant)),
             )
         )
     return tuple(found)
@@ -74,9 +74,12 @@ def gathered_differences(found: Iterable[GatheredFound]) -> list[Difference]:
     return [one for kind in found for one in (kind.stored if kind.computed is None else kind.computed)]
 
 
-def contributions_of(reference: Reference) -> list[Contribution]:
-    """The contributions that the log yields."""
-    return [(key, values) for key, rows in reference.rows.items() for values in rows.values()]
+async def contributions(projection: Projection[Any], snapshot: Snapshot) -> dict[Address, Contribution]:
+    """All stored contributions that a replica's own reads find."""
+    found: dict[Address, Contribution] = {}
+    async for batch in snapshot.rows(projection):
+        found |= {(key, projection.sub_key(row.values)): (key, row.values) for key, _, row in batch if row.astray is None}
+    return found
 
 
 def unequal(gathered: Gathered[Any], there: Expected, expected: Expected) -> list[Difference]:
@@ -95,9 +98,20 @@ def unequal(gathered: Gathered[Any], there: Expected, expected: Expected) -> lis
     return found
 
 
-def _expected(gathered: Gathered[Any], contributions: Iterable[Contribution]) -> Expected:
+def _meant(stored: Mapping[Address, Contribution], differences: Iterable[Difference]) -> dict[Address, Contribution]:
+    found = dict(stored)
+    for one in differences:
+        if "_bucket" in one.fields:
+            continue  # it is not among them
+        found.pop((one.key, one.row), None)
+        if one.meant is not None:
+            found[one.key, one.row] = one.key, one.meant
+    return found
+
+
+def _expected(gathered: Gathered[Any], contributions: Mapping[Address, Contribution]) -> Expected:
     groups: dict[Group, list[Contribution]] = {}
-    for key, values in contributions:
+    for key, values in contributions.values():
         groups.setdefault(gathered.group(values), []).append((key, values))
     return {group: _folded(gathered, group, some) for group, some in groups.items()}
 

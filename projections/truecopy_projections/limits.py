@@ -10,17 +10,23 @@ __all__ = [
     "CHECK_WAIT_S",
     "COLUMN_RECORDS_MIN",
     "DETAIL_CHARS_MAX",
+    "EXPLAINED_KEYS_MAX",
     "GROUP_LOCKS",
     "GROUP_ROWS_MAX",
     "INCARNATION_CHECK_S",
     "KEYS_PARKED_MAX",
+    "MARKS_LOOKED_MAX",
     "PARKED_RETRY_S",
+    "PEER_WAIT_S",
     "READ_AT_LEAST_S",
     "READ_POLL_S",
     "REPAIR_LEASE_S",
+    "REPAIR_ROWS_FREE",
     "REPAIR_ROWS_MAX",
+    "REPAIR_SHARE_MAX",
     "REPLAY_STALL_S",
     "SCAN_ROWS",
+    "SCRUB_AGE_MAX_S",
     "THREAD_RECORDS_MIN",
     "TOPIC_POLL_S",
     "TOPIC_QUIET_S",
@@ -77,7 +83,19 @@ CHECK_POLL_S = 0.1
 """Seconds between looks at a replica by a waiting check."""
 REPAIR_LEASE_S = 300.0
 """Seconds for which a repair holds all partitions while it folds the log. It gives them back at its end."""
+MARKS_LOOKED_MAX = 100
+"""Newest checkpoints of each partition that a quick check and a comparison look at: some minutes of marks at one a second."""
+SCRUB_AGE_MAX_S = 24 * 3600.0
+"""Seconds since a row was hashed again after which what is on the disk counts as unproven: a scrub a day is little work."""
+PEER_WAIT_S = 5.0
+"""Seconds for which a comparison waits for a common mark, or for a later one where rows may just have moved on."""
+EXPLAINED_KEYS_MAX = 20
+"""Differing keys that one check explains: each is folded on its own, and who sees twenty knows what happened."""
 REPLAY_STALL_S = 10.0
 """Seconds without a record after which a fold of the log is given up."""
 REPAIR_ROWS_MAX = 10_000
 """Rows that one repair changes at most without being told to: above this, rebuild."""
+REPAIR_SHARE_MAX = 0.1
+"""Share of all rows that one repair changes at most without being told to: where more differ, look for the cause first."""
+REPAIR_ROWS_FREE = 100
+"""Rows that a repair may change whatever their share: of a small table a few are much."""

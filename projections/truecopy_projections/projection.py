@@ -83,15 +83,16 @@ class Projection(RowType[R]):
     def shape(self) -> Shape:
         """The table as it is stored: the row's own columns, then what Truecopy keeps of it.
 
-        Where a key has one row, that holds the key's head as well: one write for both.
+        The bucket of its source key leads the primary key, so that the rows of a bucket are one range of its index. Where a key
+        has one row, that holds the key's head as well: one write for both.
         """
         own = tuple(f.column for f in self.fields)
-        kept = columns(_key=Kind.TEXT, _part=Kind.INTEGER, _hash=Kind.BYTES)
+        kept = columns(_key=Kind.TEXT, _part=Kind.INTEGER, _hash=Kind.BYTES, _bucket=Kind.INTEGER)
         head = columns(_version=(Kind.INTEGER, None), _element=(Kind.BYTES, None), _previous=(Kind.BYTES, None))
         return Shape(
             name=self.table,
             columns=(*own, *kept, *(() if self.key else head)),
-            key=("_key", *self.key),
+            key=("_bucket", "_key", *self.key),
             indexes=tuple(dict.fromkeys(gathered.key for gathered in self.gathers)),
         )
 

@@ -146,6 +146,7 @@ def _plans(projection: Projection[Any], found: Evidence, planned: Repair, fences
     drops: dict[int, set[Address]] = {p: set() for p in found.states}
     keys: dict[int, dict[str, KeyState]] = {p: {} for p in found.states}
     forgotten: dict[int, set[str]] = {p: set() for p in found.states}
+    strays: dict[int, set[tuple[int, Address]]] = {p: set() for p in found.states}
     somewhere = next(iter(found.states))
     refolds = frozenset((one.gathered, one.row) for one in planned.planned if one.gathered)
     for one in planned.planned:
@@ -154,7 +155,9 @@ def _plans(projection: Projection[Any], found: Evidence, planned: Repair, fences
         # A ghost's key may be unknown to the log: any held partition can then delete it.
         p = reference.partition.get(one.key, somewhere)
         values = reference.rows.get(one.key, {}).get(one.row)
-        if values is None:
+        if "_bucket" in one.fields:
+            strays[p].add((one.fields["_bucket"][0], (one.key, one.row)))
+        elif values is None:
             drops[p].add((one.key, one.row))
         else:
             puts[p][(one.key, one.row)] = StoredRow(values, row_hash(projection.id, one.key, values))
@@ -175,6 +178,7 @@ def _plans(projection: Projection[Any], found: Evidence, planned: Repair, fences
             refolds=refolds if p == somewhere else frozenset(),
             keys=keys[p],
             forgotten=frozenset(forgotten[p]),
+            strays=frozenset(strays[p]),
             freed=freed[p],
         )
         for p, state in found.states.items()

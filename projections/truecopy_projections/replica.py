@@ -50,12 +50,19 @@ class Snapshot(Protocol):
         """By partition; empty when the replica holds no such projection (`name@version`)."""
         ...
 
-    def rows(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
-        """All rows in batches, as (source key, partition, row), in no order."""
+    def rows(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
+        """The rows of these buckets of the digests (None: all) in batches, as (source key, partition, row), in no order.
+
+        They are those stored under these buckets; one whose key has another is `astray`, and is missing there.
+        """
         ...
 
-    def keys(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
-        """All source keys in batches, as (key, partition, state), in no order."""
+    def keys(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
+        """The source keys of these buckets (None: all) in batches, as (key, partition, state), in no order."""
         ...
 
     async def get(self, projection: Projection[Any], key: str) -> tuple[KeyState | None, Sequence[StoredRow]]:
@@ -66,8 +73,14 @@ class Snapshot(Protocol):
         """All gathered rows in batches, in no order; or the one of `group`, if it has one."""
         ...
 
-    async def checkpoints(self, projection: str, *, latest: MarkVerdict | None = None) -> Sequence[Checkpoint]:
-        """The kept checkpoints, by partition and then offset; with `latest`, only each partition's last of that verdict."""
+    async def checkpoints(
+        self, projection: str, *, latest: MarkVerdict | None = None, newest: int | None = None
+    ) -> Sequence[Checkpoint]:
+        """The kept checkpoints, by partition and then offset.
+
+        With `latest` only each partition's last of that verdict, with `newest` only so many of the last of each partition; one
+        of the two may be given, and either is found by index, however many are kept.
+        """
         ...
 
     async def waiting(self, projection: str) -> Sequence[Waiting]:
@@ -76,6 +89,10 @@ class Snapshot(Protocol):
 
     async def journal(self, kind: str) -> Sequence[JournalEntry]:
         """Entries of one kind, oldest first."""
+        ...
+
+    async def remembered(self, projection: str, what: str) -> JournalEntry | None:
+        """What was last remembered of a projection under this name."""
         ...
 
 
@@ -125,6 +142,10 @@ class Replica(Protocol):
 
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
         """The source keys whose rows the database refuses, each with its reason. Writes nothing."""
+        ...
+
+    async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
+        """Keep `said`, JSON values, under a name, in place of what was kept there. It needs no fence: who checks writes it."""
         ...
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]: ...

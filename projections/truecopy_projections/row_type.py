@@ -13,7 +13,7 @@ __all__ = ["RowType", "SubKey"]
 R = TypeVar("R")
 
 SubKey = tuple[Hashable, ...]
-_RESERVED = ("_key", "_part", "_hash", "_version", "_element", "_previous", "_count")
+_RESERVED = ("_key", "_part", "_hash", "_bucket", "_version", "_element", "_previous", "_count")
 
 
 class RowType(Generic[R]):

@@ -9,7 +9,7 @@ from truecopy_bus.fold import UNKNOWN, Head
 from truecopy_bus.leases import Fence
 from truecopy_bus.record import Headers
 from truecopy_projections.digest import EMPTY
-from truecopy_projections.gathered import Place
+from truecopy_projections.gathered import GroupId
 from truecopy_projections.projection import Address
 
 __all__ = [
@@ -63,10 +63,14 @@ def head_state(head: tuple[int, bytes, bytes]) -> KeyState:
 
 
 class StoredRow(NamedTuple):
-    """A row as stored: its canonical values, and the hash they had when they were written."""
+    """A row as stored: its canonical values, and the hash they had when they were written.
+
+    `astray` is the bucket that it is stored under where that is not its key's: somebody moved it, and no load finds it there.
+    """
 
     values: tuple[Any, ...]
     hash: bytes
+    astray: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,10 +183,10 @@ class PartitionPlan:
     """All that one batch changes in one partition, applied whole or not at all.
 
     `was` is the state it was planned on: a replica that is elsewhere refuses it. `freed` are offsets of waiting records that
-    wait no more, `forgotten` source keys that the log does not know, `refolds` gathered rows to fold anew beside those of the
-    groups that its rows are in (only a repair finds such). `copies` are further puts,
-    each with the state of its key, which is not parked; `expanded` has them among the others. `applied` counts the events
-    whose effect it holds.
+    wait no more, `forgotten` source keys that the log does not know, `strays` rows to remove from a bucket that is not their
+    key's, `refolds` gathered rows to fold anew beside those of the groups that its rows are in (only a repair finds such).
+    `copies` are further puts, each with the state of its key, which is not parked; `expanded` has them among the others.
+    `applied` counts the events whose effect it holds.
     """
 
     fence: Fence
@@ -192,7 +196,8 @@ class PartitionPlan:
     forgotten: frozenset[str] = frozenset()
     puts: Mapping[Address, StoredRow] = field(default_factory=dict)
     drops: frozenset[Address] = frozenset()
-    refolds: frozenset[Place] = frozenset()
+    strays: frozenset[tuple[int, Address]] = frozenset()
+    refolds: frozenset[GroupId] = frozenset()
     copies: Sequence[Copies] = ()
     waits: Sequence[Waiting] = ()
     freed: frozenset[int] = frozenset()

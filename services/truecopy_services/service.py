@@ -1,6 +1,6 @@
 """A service that is open: its log, its event store and its replica, and what is done with them."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -23,7 +23,7 @@ from truecopy_projections.verdicts import Report
 from truecopy_projections.worker import Worker
 from truecopy_schemas import Event
 from truecopy_services.config import Settings
-from truecopy_services.opening import open_schemas
+from truecopy_services.opening import open_schemas, opened_peers
 from truecopy_services.reading import GatheredReader, ReplicaReader
 
 __all__ = ["Service"]
@@ -76,20 +76,32 @@ class Service:
         """The row of a key; `replica(projection)` reads more. Raises like ReplicaReader.get."""
         return await self.replica(projection).get(key, at_least=at_least)
 
-    async def check(self, *projections: Projection[Any], deep: bool = False) -> list[Report]:
-        """Check these projections, or all of the app's; see truecopy_projections.check for what is stated and raised."""
-        return [
-            await check(
-                projection,
-                self.replica_adapter,
-                self.log,
-                self.schemas(projection),
-                topic=self.topic(projection),
-                deep=deep,
-                wait_s=self.settings.check_wait_s,
-            )
-            for projection in projections or self.projections.values()
-        ]
+    async def check(
+        self,
+        *projections: Projection[Any],
+        deep: bool = False,
+        quick: bool = False,
+        peers: Sequence[str | Replica] = (),
+    ) -> list[Report]:
+        """Check these projections, or all of the app's; see truecopy_projections.check for what is stated and raised.
+
+        `peers` are other replicas of them, or the addresses of such. Raises UsageError for what is no address.
+        """
+        async with opened_peers(self.settings, peers) as opened:
+            return [
+                await check(
+                    projection,
+                    self.replica_adapter,
+                    self.log,
+                    self.schemas(projection),
+                    topic=self.topic(projection),
+                    deep=deep,
+                    quick=quick,
+                    peers=opened,
+                    wait_s=self.settings.check_wait_s,
+                )
+                for projection in projections or self.projections.values()
+            ]
 
     async def repair(self, projection: Projection[Any], *, apply: bool = False, rows_max: int = REPAIR_ROWS_MAX) -> Repair:
         """Plan the repair of a projection's rows from the log; carry it out with `apply`. Raises RepairRefusedError."""

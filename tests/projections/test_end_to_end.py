@@ -10,7 +10,7 @@ from tests.projections.world import EQUAL, TOPIC, World, deposit
 
 from truecopy_projections.certificate import certify, signing_key, verify
 from truecopy_projections.check import check
-from truecopy_projections.digest import row_hash
+from truecopy_projections.digest import bucket_of, row_hash
 from truecopy_projections.errors import NotEqualError, RepairRefusedError
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import repair
@@ -34,13 +34,25 @@ DAMAGE = {
     "a value": ("UPDATE balance__v1 SET amount = 999 WHERE _key = 'k3'", Kind.DIFFERENT, ("amount",)),
     "a row deleted": ("DELETE FROM balance__v1 WHERE _key = 'k3'", Kind.MISSING, ("account", "amount", "mean", "events")),
     "a ghost": (
-        "INSERT INTO balance__v1 SELECT account, amount, mean, events, 'k3ghost', _part, _hash, _version, _element, _previous "
-        "FROM balance__v1 WHERE _key = 'k3'",
+        "INSERT INTO balance__v1 SELECT account, amount, mean, events, 'k3ghost', _part, _hash, "
+        f"{bucket_of('k3ghost')}, _version, _element, _previous FROM balance__v1 WHERE _key = 'k3'",
         Kind.GHOST,
         ("account", "amount", "mean", "events"),
     ),
     "the hash": ("UPDATE balance__v1 SET _hash = (SELECT _hash FROM balance__v1 WHERE _key = 'k4') WHERE _key = 'k3'",
                  Kind.DIFFERENT, ("_hash",)),
+    "a copy under another bucket": (
+        "INSERT INTO balance__v1 SELECT account, amount, mean, events, _key, _part, _hash, 5, _version, _element, _previous "
+        "FROM balance__v1 WHERE _key = 'k3'",
+        Kind.GHOST,
+        ("_bucket",),
+    ),
+    "a copy under no bucket": (
+        "INSERT INTO balance__v1 SELECT account, amount, mean, events, _key, _part, _hash, 5000, _version, _element, "
+        "_previous FROM balance__v1 WHERE _key = 'k3'",
+        Kind.GHOST,
+        ("_bucket",),
+    ),
 }  # fmt: skip
 
 

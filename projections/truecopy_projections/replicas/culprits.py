@@ -10,6 +10,7 @@ from typing import Any
 
 from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.sql import Connection, Database
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.gathered import GroupRefusedError
 from truecopy_projections.projection import Projection
 from truecopy_projections.replicas.sql_gathered import locked, refold
@@ -31,7 +32,7 @@ async def culprits(
     dropped: dict[str, _Rows] = {}
     for plan in drops:
         for key, sub in plan.drops:
-            dropped.setdefault(key, []).append((key, *sub))
+            dropped.setdefault(key, []).append((bucket_of(key), key, *sub))
     refused: dict[str, str] = {}
     shape = projection.shape
     try:

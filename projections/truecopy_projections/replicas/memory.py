@@ -18,8 +18,9 @@ from uuid import UUID
 from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.leases import Fence
 from truecopy_bus.sql import Column, Kind
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import UnknownProjectionError
-from truecopy_projections.gathered import Gathered, GatheredRow, Group, GroupRefusedError, Place
+from truecopy_projections.gathered import Gathered, GatheredRow, Group, GroupId, GroupRefusedError
 from truecopy_projections.limits import CHECKPOINTS_KEPT, SCAN_ROWS
 from truecopy_projections.projection import Projection, SubKey
 from truecopy_projections.replica import JournalEntry, Snapshot, refuse_other_declaration, refuse_other_partitions
@@ -62,7 +63,7 @@ class _Contents:
     states: dict[int, PartitionState] = field(default_factory=dict)
     keys: dict[str, tuple[int, KeyState]] = field(default_factory=dict)
     rows: dict[str, _Rows] = field(default_factory=dict)
-    gathered: dict[Place, GatheredRow] = field(default_factory=dict)
+    gathered: dict[GroupId, GatheredRow] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
     checkpoints: dict[int, dict[int, Checkpoint]] = field(default_factory=dict)
     shared: bool = False
@@ -96,7 +97,7 @@ class _Contents:
             del kept[offset]
         self.states[partition] = plan.state
 
-    def gather(self, rows: Mapping[Place, GatheredRow | None]) -> None:
+    def gather(self, rows: Mapping[GroupId, GatheredRow | None]) -> None:
         for place, row in rows.items():
             self.gathered.pop(place, None)
             if row is not None:
@@ -111,6 +112,7 @@ class MemoryReplica:
         self._contents: dict[str, _Contents] = {}
         self._leases: dict[str, MemoryLeases] = {}
         self._journal: list[tuple[str, str]] = []
+        self._remembered: dict[tuple[str, str], str] = {}
 
     @property
     def name(self) -> str:
@@ -175,6 +177,9 @@ class MemoryReplica:
             self._journal += lines
         return frozenset(plan.was.partition for plan in current)
 
+    async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
+        self._remembered[projection.id, what] = json.dumps(said)
+
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
         whole = [plan.expanded() for plan in plans]
         found = _refused(projection, whole)
@@ -184,7 +189,7 @@ class MemoryReplica:
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         for contents in self._contents.values():
             contents.shared = True
-        yield _MemorySnapshot(dict(self._contents), tuple(self._journal))
+        yield _MemorySnapshot(dict(self._contents), tuple(self._journal), dict(self._remembered))
 
     async def flush(self) -> None:
         """Nothing to do: no crash takes back a part of it."""
@@ -219,22 +224,33 @@ class MemoryReplica:
 class _MemorySnapshot:
     """See Snapshot. It holds contents that are not changed any more."""
 
-    def __init__(self, contents: Mapping[str, _Contents], journal: Sequence[tuple[str, str]]) -> None:
-        self._contents, self._journal = contents, journal
+    def __init__(
+        self,
+        contents: Mapping[str, _Contents],
+        journal: Sequence[tuple[str, str]],
+        remembered: Mapping[tuple[str, str], str],
+    ) -> None:
+        self._contents, self._journal, self._remembered = contents, journal, remembered
 
     async def states(self, projection: str) -> dict[int, PartitionState]:
         contents = self._contents.get(projection)
         return dict(contents.states) if contents else {}
 
-    async def rows(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
+    async def rows(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
         if (contents := self._of(projection)) is not None:
-            flat = ((key, part, row) for key, rows in contents.rows.items() for part, row in rows.values())
+            found = ((key, rows) for key, rows in contents.rows.items() if buckets is None or bucket_of(key) in buckets)
+            flat = ((key, part, row) for key, rows in found for part, row in rows.values())
             while batch := list(islice(flat, SCAN_ROWS)):
                 yield batch
 
-    async def keys(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
+    async def keys(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
         if (contents := self._of(projection)) is not None:
-            flat = ((key, part, state) for key, (part, state) in contents.keys.items())
+            found = ((key, kept) for key, kept in contents.keys.items() if buckets is None or bucket_of(key) in buckets)
+            flat = ((key, part, state) for key, (part, state) in found)
             while batch := list(islice(flat, SCAN_ROWS)):
                 yield batch
 
@@ -251,10 +267,13 @@ class _MemorySnapshot:
             while batch := list(islice(flat, SCAN_ROWS)):
                 yield batch
 
-    async def checkpoints(self, projection: str, *, latest: MarkVerdict | None = None) -> Sequence[Checkpoint]:
+    async def checkpoints(
+        self, projection: str, *, latest: MarkVerdict | None = None, newest: int | None = None
+    ) -> Sequence[Checkpoint]:
         if (contents := self._contents.get(projection)) is None:
             return ()
-        found = [one for _, kept in sorted(contents.checkpoints.items()) for _, one in sorted(kept.items())]
+        by_offset = (sorted(kept.items()) for _, kept in sorted(contents.checkpoints.items()))
+        found = [one for kept in by_offset for _, one in kept[-newest if newest else 0 :]]
         return found if latest is None else list({one.partition: one for one in found if one.verdict is latest}.values())
 
     async def waiting(self, projection: str) -> Sequence[Waiting]:
@@ -263,6 +282,10 @@ class _MemorySnapshot:
 
     async def journal(self, kind: str) -> Sequence[JournalEntry]:
         return [json.loads(entry) for said, entry in self._journal if said == kind]
+
+    async def remembered(self, projection: str, what: str) -> JournalEntry | None:
+        found = self._remembered.get((projection, what))
+        return None if found is None else json.loads(found)
 
     def _of(self, projection: Projection[Any]) -> _Contents | None:
         if (contents := self._contents.get(projection.id)) is not None:

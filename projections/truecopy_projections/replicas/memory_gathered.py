@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from truecopy_projections.gathered import Contribution, GatheredRow, GroupRefusedError, Place
+from truecopy_projections.gathered import Contribution, GatheredRow, GroupId, GroupRefusedError
 from truecopy_projections.projection import Address, Projection
 from truecopy_projections.state import PartitionPlan, StoredRow
 
@@ -26,13 +26,13 @@ def refolded(
     projection: Projection[Any],
     rows: Mapping[str, Mapping[Any, tuple[int, StoredRow]]],
     changes: Changes,
-    refolds: Iterable[Place] = (),
-) -> dict[Place, GatheredRow | None]:
+    refolds: Iterable[GroupId] = (),
+) -> dict[GroupId, GatheredRow | None]:
     """The gathered rows of the groups that `changes` of `rows` touch, and of `refolds`; None where none is left.
 
     Raises GroupRefusedError.
     """
-    found: dict[Place, GatheredRow | None] = {}
+    found: dict[GroupId, GatheredRow | None] = {}
     for gathered in projection.gathers:
         before = (rows[key][sub][1].values for key, sub in changes if sub in rows.get(key, ()))
         after = (values for values in changes.values() if values is not None)

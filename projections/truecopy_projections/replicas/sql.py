@@ -15,6 +15,7 @@ from truecopy_bus.leases import Fence
 from truecopy_bus.points import Point, reached
 from truecopy_bus.sql import Connection, Database
 from truecopy_bus.sql.statements import listed
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.gathered import GroupRefusedError
 from truecopy_projections.limits import CHECKPOINTS_KEPT
 from truecopy_projections.projection import Projection
@@ -32,9 +33,11 @@ from truecopy_projections.replicas.sql_snapshot import (
     read_meta,
     refuse_dropped,
     refuse_other_service,
+    remembered_name,
 )
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
+    META,
     PARTITIONS,
     SHARED,
     WAITING,
@@ -121,7 +124,7 @@ class SqlReplica:
             whole = {*wanted.whole, *single}
             states, rows, hashes = await load(connection, projection, wanted.keys, rows=whole, hashes=wanted.hashes)
             if projection.key and wanted.rows:
-                rows += await connection.pick(shape, shape.key, [(key, *sub) for key, sub in wanted.rows])
+                rows += await connection.pick(shape, shape.key, [(bucket_of(key), key, *sub) for key, sub in wanted.rows])
             parked = [(projection.id, key) for key, state in states.items() if state.parked is not None]
             waiting: dict[str, list[Waiting]] = {}
             found = await connection.pick(WAITING, ("projection", "key"), parked) if parked else []
@@ -154,6 +157,10 @@ class SqlReplica:
                 await _append(tx, journal)
         return frozenset(plan.was.partition for plan in current)
 
+    async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
+        async with self._database.transaction() as tx:
+            await tx.put(META, [(remembered_name(projection.id, what), json.dumps(said))])
+
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
         puts: dict[str, _Rows] = {}
         for row in rows_to_put(projection, plans, {}):
@@ -180,7 +187,8 @@ class SqlReplica:
         touched = await locked(tx, projection, plans)
         kept = await write_keys(tx, projection, plans)
         drops: list[tuple[Any, tuple[str, ...], _Rows]] = [
-            (shape, shape.key, [(key, *sub) for plan in plans for key, sub in plan.drops]),
+            (shape, shape.key, [(bucket_of(key), key, *sub) for plan in plans for key, sub in plan.drops]),
+            (shape, shape.key, [(bucket, key, *sub) for plan in plans for bucket, (key, sub) in plan.strays]),
             (WAITING, WAITING.key, [(own, plan.was.partition, offset) for plan in plans for offset in plan.freed]),
         ]
         puts: list[tuple[Any, _Rows]] = [

@@ -12,9 +12,11 @@ from typing import Any
 
 from truecopy_bus.sql import Connection
 from truecopy_projections.columns import encode
-from truecopy_projections.gathered import Contribution, Gathered, GatheredRow, Group, Place, in_order, of_group
+from truecopy_projections.digest import bucket_of
+from truecopy_projections.gathered import Contribution, Gathered, GatheredRow, Group, GroupId, in_order, of_group
 from truecopy_projections.limits import GROUP_LOCKS, GROUP_ROWS_MAX
 from truecopy_projections.projection import Address, Projection
+from truecopy_projections.replicas.tables import stored_of
 from truecopy_projections.state import PartitionPlan
 
 __all__ = ["gathered_of", "locked", "locks_of", "refold"]
@@ -26,7 +28,7 @@ _REPAIR = ""
 Row = tuple[Any, ...]
 
 
-async def locked(tx: Connection, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, set[Place]]:
+async def locked(tx: Connection, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, set[GroupId]]:
     """Lock the groups that these plans touch, before anything of them is written; which they are, by source key.
 
     The fences of the plans' partitions are held, so nobody else changes their contributions.
@@ -40,7 +42,7 @@ async def locked(tx: Connection, projection: Projection[Any], plans: Sequence[Pa
     return touched
 
 
-async def refold(tx: Connection, projection: Projection[Any], places: Iterable[Place]) -> None:
+async def refold(tx: Connection, projection: Projection[Any], places: Iterable[GroupId]) -> None:
     """Let these gathered rows be the fold of the contributions that are there now. Raises GroupRefusedError."""
     ordered = in_order(places)
     for gathered in projection.gathers:
@@ -53,9 +55,9 @@ def gathered_of(row: Row) -> GatheredRow:
     return GatheredRow(tuple(row[:-1]), row[-1])
 
 
-async def _touched(tx: Connection, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> dict[str, set[Place]]:
+async def _touched(tx: Connection, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> dict[str, set[GroupId]]:
     names = [field.column.name for field in projection.fields]
-    places: dict[str, set[Place]] = {}
+    places: dict[str, set[GroupId]] = {}
 
     def note(key: str, values: Mapping[str, Any]) -> None:
         for gathered in projection.gathers:
@@ -68,21 +70,21 @@ async def _touched(tx: Connection, projection: Projection[Any], plans: Sequence[
             note(key, dict(zip(names, row.values, strict=True)))
         if plan.refolds:
             places.setdefault(_REPAIR, set()).update(plan.refolds)
-    by = ("_key", *projection.key)
+    by = projection.shape.key
     before = of_group(projection.shape, [*by, *(name for gathered in projection.gathers for name in gathered.key)])
     columns = [column.name for column in before.columns]
-    for found in await tx.pick(before, by, [(key, *sub) for key, sub in addresses]) if addresses else ():
+    for found in await tx.pick(before, by, [(bucket_of(key), key, *sub) for key, sub in addresses]) if addresses else ():
         stored = dict(zip(columns, found, strict=True))
         note(stored["_key"], stored)
     return places
 
 
-def locks_of(places: Iterable[Place]) -> list[int]:
+def locks_of(places: Iterable[GroupId]) -> list[int]:
     """The locks that stand for these groups, as signed numbers of 64 bits, in the order in which everybody takes them."""
     return sorted(set(map(_lock, places)))
 
 
-def _lock(place: Place) -> int:
+def _lock(place: GroupId) -> int:
     name, group = place
     own = blake2b(name.encode(), digest_size=7, key=_LABEL).digest()
     told = blake2b(b"".join(map(encode, group)), digest_size=2, key=_LABEL).digest()
@@ -112,11 +114,10 @@ async def _together(tx: Connection, gathered: Gathered[Any], groups: Sequence[Gr
 
 
 async def _refold(tx: Connection, projection: Projection[Any], gathered: Gathered[Any], groups: Sequence[Group]) -> None:
-    own = len(projection.fields)
     members: dict[Group, list[Contribution]] = {group: [] for group in groups}
-    for row in await tx.pick(projection.shape, gathered.key, groups):
-        values = tuple(row[:own])
-        members[gathered.group(values)].append((row[own], values))
+    for key, _, row in (stored_of(projection, one) for one in await tx.pick(projection.shape, gathered.key, groups)):
+        if row.astray is None:
+            members[gathered.group(row.values)].append((key, row.values))
     folded = {group: gathered.folded(group, some) for group, some in members.items()}
     if gone := [group for group, row in folded.items() if row is None]:
         await tx.drop(gathered.shape, gathered.key, gone)

@@ -1,15 +1,16 @@
 """A snapshot of a replica in SQL: one read transaction, and what of the replica its database held when it began.
 
-`truecopy_meta` says, by name, the format, how each projection is declared, which service owns it, and whether commits were
-ever acknowledged before their flush.
+`truecopy_meta` says, by name, the format, how each projection is declared, which service owns it, whether commits were ever
+acknowledged before their flush, and what checks remember of a projection.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from truecopy_bus.sql import Connection
 from truecopy_bus.sql.statements import listed, quoted
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import OtherServiceError
 from truecopy_projections.gathered import Gathered, GatheredRow, Group
 from truecopy_projections.limits import SCAN_ROWS
@@ -27,6 +28,7 @@ from truecopy_projections.replicas.tables import (
     state_of,
     stored_of,
     waiting_of,
+    within,
 )
 from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState, StoredRow, Waiting
 from truecopy_schemas.errors import NewerFormatError
@@ -41,6 +43,7 @@ __all__ = [
     "read_meta",
     "refuse_dropped",
     "refuse_other_service",
+    "remembered_name",
 ]
 
 FORMAT_NAME = "format"
@@ -56,6 +59,11 @@ def declared_name(projection: str) -> str:
 def owner_name(projection: Projection[Any]) -> str:
     """The name under which the service of a projection is remembered. All numbers of it share one view, and so one owner."""
     return f"owner:{projection.name}"
+
+
+def remembered_name(projection: str, what: str) -> str:
+    """The name under which something of a projection is remembered."""
+    return f"{what}:{projection}"
 
 
 def refuse_other_service(meta: Mapping[str, str], projection: Projection[Any], service: str, *, name: str) -> None:
@@ -104,17 +112,24 @@ class SqlSnapshot:
         rows = await self._connection.pick(PARTITIONS, ("projection",), [(projection,)])
         return {state.partition: state for state in map(state_of, sorted(rows, key=lambda row: row[1]))}
 
-    async def rows(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
+    async def rows(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
         if check(self._meta, projection):
             columns = listed(tuple(column.name for column in projection.shape.columns))
-            sql = f"SELECT {columns} FROM {quoted(projection.table)}"
-            async for batch in self._connection.stream(sql, rows_max=SCAN_ROWS):
+            where, limits = within("_bucket", buckets)
+            sql = f"SELECT {columns} FROM {quoted(projection.table)} WHERE {where}"
+            async for batch in self._connection.stream(sql, *limits, rows_max=SCAN_ROWS):
                 yield [stored_of(projection, row) for row in batch]
 
-    async def keys(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
+    async def keys(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
         if check(self._meta, projection):
-            async for batch in self._connection.stream(all_keys(projection), rows_max=SCAN_ROWS):
-                yield [key_of(row) for row in batch]
+            sql, limits = all_keys(projection, buckets)
+            async for batch in self._connection.stream(sql, *limits, rows_max=SCAN_ROWS):
+                # What lies under another bucket than its own is found by no load: to whoever asks, it is not there.
+                yield [key_of(row) for row in batch if row[-1] == bucket_of(row[0])]
 
     async def get(self, projection: Projection[Any], key: str) -> tuple[KeyState | None, Sequence[StoredRow]]:
         if not check(self._meta, projection):
@@ -132,20 +147,25 @@ class SqlSnapshot:
             async for batch in self._connection.stream(sql, rows_max=SCAN_ROWS):
                 yield [gathered_of(row) for row in batch]
 
-    async def checkpoints(self, projection: str, *, latest: MarkVerdict | None = None) -> Sequence[Checkpoint]:
+    async def checkpoints(
+        self, projection: str, *, latest: MarkVerdict | None = None, newest: int | None = None
+    ) -> Sequence[Checkpoint]:
         if declared_name(projection) not in self._meta:
             return ()
-        if latest is None:
+        # By index: some steps down the key's for each partition, and not the marks of hours.
+        own = "FROM truecopy_checkpoints AS l WHERE l.projection = p.projection AND l.part = p.part"
+        by_index = (
+            f"SELECT {', '.join(f'c.{column.name}' for column in CHECKPOINTS.columns)} FROM truecopy_partitions AS p "
+            "JOIN truecopy_checkpoints AS c ON c.projection = p.projection AND c.part = p.part AND c.log_offset"
+        )
+        if latest is not None:
+            last = f"(SELECT l.log_offset {own} AND l.verdict = $2 ORDER BY l.log_offset DESC LIMIT 1)"
+            rows = await self._connection.fetch(f"{by_index} = {last} WHERE p.projection = $1", projection, latest.name)
+        elif newest is not None:
+            first = f"(SELECT l.log_offset {own} ORDER BY l.log_offset DESC LIMIT 1 OFFSET {newest - 1:d})"
+            rows = await self._connection.fetch(f"{by_index} >= COALESCE({first}, 0) WHERE p.projection = $1", projection)
+        else:
             rows = await self._connection.pick(CHECKPOINTS, ("projection",), [(projection,)])
-        else:  # one step down the key's index for each partition, and not the marks of hours
-            rows = await self._connection.fetch(
-                f"SELECT {', '.join(f'c.{column.name}' for column in CHECKPOINTS.columns)} FROM truecopy_partitions AS p "
-                "JOIN truecopy_checkpoints AS c ON c.projection = p.projection AND c.part = p.part AND c.log_offset = ("
-                "SELECT l.log_offset FROM truecopy_checkpoints AS l WHERE l.projection = p.projection AND l.part = p.part "
-                "AND l.verdict = $2 ORDER BY l.log_offset DESC LIMIT 1) WHERE p.projection = $1",
-                projection,
-                latest.name,
-            )
         return [checkpoint_of(row) for row in sorted(rows, key=lambda row: row[1:3])]
 
     async def waiting(self, projection: str) -> Sequence[Waiting]:
@@ -159,3 +179,7 @@ class SqlSnapshot:
             return ()
         rows = await self._connection.fetch("SELECT entry FROM truecopy_journal WHERE kind = $1 ORDER BY id", kind)
         return [json.loads(row[0]) for row in rows]
+
+    async def remembered(self, projection: str, what: str) -> JournalEntry | None:
+        found = self._meta.get(remembered_name(projection, what))
+        return None if found is None else json.loads(found)

@@ -11,7 +11,7 @@ proven as `truecopy check --deep` would, and compared with in-order delivery whe
 """
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -26,7 +26,7 @@ from truecopy_bus.registry import Registry
 from truecopy_projections.drill import drill
 from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.gathered import Gathered
-from truecopy_projections.gathered_check import gathered_differences, gathered_found
+from truecopy_projections.gathered_check import contributions, gathered_differences, gathered_found
 from truecopy_projections.merge_laws import broken_laws
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import replay
@@ -105,11 +105,17 @@ class Harness(Service):
         ordered = {key: sorted(rows, key=projection.sub_key) for key, rows in sorted(found.items())}
         return {key: [projection.restored(values) for values in rows] for key, rows in ordered.items()}
 
-    async def check(self, *projections: Projection[Any], deep: bool = False) -> list[Report]:
+    async def check(
+        self,
+        *projections: Projection[Any],
+        deep: bool = False,
+        quick: bool = False,
+        peers: Sequence[str | Replica] = (),
+    ) -> list[Report]:
         """Deliver what can be, then check as `truecopy check` does; see Service.check."""
         await self.delivery.deliver(self.limit_s)
         # Not by super(): this class was made anew for its slots.
-        return await Service.check(self, *projections, deep=deep)
+        return await Service.check(self, *projections, deep=deep, quick=quick, peers=peers)
 
     async def prove(self, *, parked: bool = False) -> None:
         """Settle, then check every row of every projection, and compare it with in-order delivery if there was another.
@@ -139,7 +145,7 @@ class Harness(Service):
         reference = await replay(projection, log.ordered, self.registry, topic=topic, upto=upto)
         async with self.replica_adapter.snapshot() as snapshot:
             differences = await drill(projection, snapshot, reference, None)
-            differences += gathered_differences(await gathered_found(projection, snapshot, reference))
+            differences += gathered_differences(await gathered_found(projection, snapshot, differences))
         return [f"{projection.id}, where in-order delivery gives what is expected: {one}" for one in differences]
 
     async def _unlawful(self, projection: Projection[Any]) -> list[str]:
@@ -147,9 +153,9 @@ class Harness(Service):
         if not projection.gathers:
             return []
         async with self.replica_adapter.snapshot() as snapshot:
-            contributions = [(key, tuple(row.values)) async for rows in snapshot.rows(projection) for key, _, row in rows]
+            stored = (await contributions(projection, snapshot)).values()
         random = Random(f"{self.seed}/merge/{projection.id}")
-        return [line for gathered in projection.gathers for line in broken_laws(gathered, contributions, random)]
+        return [line for gathered in projection.gathers for line in broken_laws(gathered, stored, random)]
 
 
 @asynccontextmanager
