@@ -1,17 +1,21 @@
 """Gathered rows from the owner's write to the proof: they move, go and come back, and a wrong one is found and mended."""
 
+from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from tests.projections.sales import HUGE, UNLUCKY, Cancelled, Placed, Sale, Total, each, merge, sale, totals
 from tests.projections.world import EQUAL, World
 
+from truecopy_bus.errors import DataRefusedError, UnavailableError
 from truecopy_projections.check import check
 from truecopy_projections.errors import ProjectionError, RepairRefusedError
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import repair
+from truecopy_projections.replicas import MemoryReplica
 from truecopy_projections.replicas.sql_gathered import locks_of
-from truecopy_projections.state import Reason
+from truecopy_projections.state import PartitionPlan, Reason
 from truecopy_projections.verdicts import Difference, Kind, Verdict
 
 
@@ -255,3 +259,30 @@ def test_locks_are_taken_in_one_order_whatever_the_order_of_groups() -> None:
     locks = locks_of(places)
 
     assert locks == locks_of(reversed(places)) == sorted(set(locks))
+
+
+class RefusesOnce(MemoryReplica):
+    """A replica in which somebody else makes room just after a batch was refused."""
+
+    refusals = 1
+
+    async def apply(self, projection: Projection[Any], plans: Sequence[PartitionPlan], **options: Any) -> frozenset[int]:
+        if any(plan.puts for plan in plans) and self.refusals:
+            self.refusals -= 1
+            raise DataRefusedError(database=self.name, seen="a group is full")
+        return await super().apply(projection, plans, **options)
+
+
+async def test_a_group_that_others_made_room_in_meanwhile_is_tried_again_and_parks_nobody(world: World) -> None:
+    crowded = world._replace(replica=RefusesOnce())
+    await crowded.store.publish("o1", placed("north", 1))
+    await crowded.relay.drain()
+
+    worker = crowded.worker(sale)
+    with pytest.raises(UnavailableError, match="tried again"):
+        await worker.step()
+    await worker.leave()
+    await crowded.settle(sale)
+
+    assert await found(crowded) == {"north": (1, Decimal(1))}
+    assert await crowded.verdicts(sale, deep=True) == EQUAL

@@ -13,6 +13,7 @@ from truecopy_bus.errors import InvalidTokenError
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.testing import gathering
 from truecopy_services import Change, Event, Gathered, NotReachedError, Token, Truecopy, UnknownProjectionError
+from truecopy_services.errors import DeclarationError
 from truecopy_services.testing import NotConvergedError
 
 REGIONS = ("north", "south", "west")
@@ -152,3 +153,12 @@ def test_a_merge_that_keeps_no_law_fails_without_a_service(name: str) -> None:
 
     with pytest.raises(AssertionError, match=r"totals@1 of .*commutative"):
         gathering(totals, *some).then(Total("north", 5, 15))
+
+
+async def test_two_projections_cannot_have_rows_of_one_name() -> None:
+    app, _ = shop()
+    app.projection("totals", entity="shop.order", row=Order)
+
+    with pytest.raises(DeclarationError, match="projections 'orders' and 'totals' both have rows called 'totals'"):
+        async with app.test():
+            pass

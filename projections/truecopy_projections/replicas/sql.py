@@ -29,7 +29,7 @@ from truecopy_projections.replicas.sql_snapshot import (
     SqlSnapshot,
     check,
     declared_name,
-    owner_name,
+    owner_names,
     read_meta,
     refuse_dropped,
     refuse_other_service,
@@ -91,7 +91,7 @@ class SqlReplica:
             for said in (
                 (FORMAT_NAME, str(FORMAT)),
                 (declared_name(projection.id), declaration(projection)),
-                *([(owner_name(projection), self._service)] if self._service else []),
+                *((name, self._service) for name in owner_names(projection) if self._service),
             ):
                 await _insert_missing(tx, "truecopy_meta", ("name", "value"), "name", said)
             meta = await read_meta(tx, name=self.name)

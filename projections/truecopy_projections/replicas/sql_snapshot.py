@@ -39,7 +39,7 @@ __all__ = [
     "SqlSnapshot",
     "check",
     "declared_name",
-    "owner_name",
+    "owner_names",
     "read_meta",
     "refuse_dropped",
     "refuse_other_service",
@@ -56,9 +56,12 @@ def declared_name(projection: str) -> str:
     return f"projection:{projection}"
 
 
-def owner_name(projection: Projection[Any]) -> str:
-    """The name under which the service of a projection is remembered. All numbers of it share one view, and so one owner."""
-    return f"owner:{projection.name}"
+def owner_names(projection: Projection[Any]) -> dict[str, str]:
+    """The names under which the service of a projection is remembered, with what each is about.
+
+    All numbers of a projection share one view, and so one owner; what gathers it has a view of its own.
+    """
+    return {f"owner:{rows.name}": rows.id for rows in (projection, *projection.gathers)}
 
 
 def remembered_name(projection: str, what: str) -> str:
@@ -71,9 +74,10 @@ def refuse_other_service(meta: Mapping[str, str], projection: Projection[Any], s
 
     "" is whoever uses the packages without declaring a service: it owns nothing, and is refused nothing.
     """
-    owner = meta.get(owner_name(projection))
-    if service and owner not in (None, service):
-        raise OtherServiceError(replica=name, projection=projection.id, owner=owner, service=service)
+    for remembered, rows in owner_names(projection).items():
+        owner = meta.get(remembered)
+        if service and owner not in (None, service):
+            raise OtherServiceError(replica=name, projection=rows, owner=owner, service=service)
 
 
 async def refuse_dropped(connection: Connection, *tables: str) -> None:
