@@ -4,12 +4,15 @@ The rows of a projection belong to one source key each. Here they are the contri
 are a group, and a group's gathered row is the merge of all of them. A contribution that changes its group leaves the old
 one; a group whose last contribution goes has no row any more.
 
+By itself a group is folded again from all of its contributions whenever one of them changes. With `unmerge`, which takes one
+out of a row again, the row is moved by what changed alone, however large its group is.
+
 A gathered row is a function of the contributions that are there, whatever the order in which they came. `merge` must be
 commutative and associative, and depend on nothing else; all the same a group is folded in one order everywhere, that of its
 source keys. So two replicas that hold the same contributions hold the same gathered rows, even under a merge that rounds.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -62,9 +65,10 @@ class Gathered(RowType[R]):
         by: str | tuple[str, ...],
         each: Callable[[Any], R],
         merge: Callable[[R, R], R],
+        unmerge: Callable[[R, R], R] | None = None,
     ) -> None:
         super().__init__(name, row=row, key=by, number=of.number)
-        self.of, self.each, self.merge = of, each, merge
+        self.of, self.each, self.merge, self.unmerge = of, each, merge, unmerge
         theirs = {field.column.name: at for at, field in enumerate(of.fields)}
         for name in self.key:
             (own,) = (field.column for field in self.fields if field.column.name == name)
@@ -75,6 +79,11 @@ class Gathered(RowType[R]):
                 )
         if not self.key:
             raise ProjectionError(f"{self.id}: name the fields that a group shares in by=")
+        if unmerge is not None and (real := [f.column.name for f in self.fields if f.column.kind is Kind.REAL]):
+            raise ProjectionError(
+                f"{self.id}: what was merged into floats can't be taken out again to the bit; make {', '.join(real)} "
+                "Decimal or int, or leave out unmerge="
+            )
         self._group_at = tuple(theirs[name] for name in self.key)
 
     @cached_property
@@ -91,10 +100,10 @@ class Gathered(RowType[R]):
         """The row of a group that has these contributions, all of them; None of none. Raises GroupRefusedError."""
         found: Any = None
         ordered = sorted(contributions, key=self.place_in_group)
-        if len(ordered) > GROUP_ROWS_MAX:
+        if len(ordered) > GROUP_ROWS_MAX and self.unmerge is None:
             raise GroupRefusedError(
-                f"{self.id}: group {group!r} would have {len(ordered)} contributions, the limit is {GROUP_ROWS_MAX}; "
-                "gather by more fields, and add the parts up where they are read"
+                f"{self.id}: group {group!r} would have {len(ordered)} contributions, the limit without unmerge= is "
+                f"{GROUP_ROWS_MAX}; give one, or gather by more fields and add the parts up where they are read"
             )
         try:
             for at, (_, values) in enumerate(ordered):
@@ -105,6 +114,31 @@ class Gathered(RowType[R]):
             raise
         except BaseException as fault:  # the user's functions; whatever they raise, the group can't be folded
             raise GroupRefusedError(f"{self.id}: group {group!r} can't be folded: {type(fault).__name__}: {fault}") from fault
+
+    def moved(
+        self, group: Group, known: GatheredRow | None, *, come: Sequence[Contribution], gone: Sequence[Contribution]
+    ) -> GatheredRow | None:
+        """The row of a group, `known` before, once these contributions have come and gone. Raises GroupRefusedError.
+
+        For what has an `unmerge`.
+        """
+        assert self.unmerge is not None
+        size = (known.size if known else 0) + len(come) - len(gone)
+        if size <= 0:
+            return None
+        try:
+            found = None if known is None else self.restored(known.values)
+            for _, values in come:  # first, so that there is something to take from
+                one = self.each(self.of.restored(values))
+                found = one if found is None else self.merge(found, one)
+            for _, values in gone:
+                one = self.each(self.of.restored(values))
+                found = self.unmerge(found, one)  # type: ignore[arg-type]  # there is a row, or the size is below 1
+            return GatheredRow(self.values_of(group, found), size)  # type: ignore[arg-type]
+        except KeyboardInterrupt:
+            raise
+        except BaseException as fault:  # as in `folded`
+            raise GroupRefusedError(f"{self.id}: group {group!r} can't be moved: {type(fault).__name__}: {fault}") from fault
 
     def place_in_group(self, contribution: Contribution) -> tuple[str, tuple[bytes, ...]]:
         """By this contributions of a group are ordered: by source key, and where one has several, by their `key` fields."""

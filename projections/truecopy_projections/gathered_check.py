@@ -14,12 +14,12 @@ from typing import Any
 from truecopy_bus.fold import DIGEST_MODULUS
 from truecopy_projections.columns import encode
 from truecopy_projections.digest import row_hash
-from truecopy_projections.gathered import Contribution, Gathered, GatheredRow, Group, in_order
+from truecopy_projections.gathered import Contribution, Gathered, GatheredRow, Group, GroupId, in_order
 from truecopy_projections.projection import Address, Projection
 from truecopy_projections.replica import Snapshot
 from truecopy_projections.verdicts import Difference, Kind
 
-__all__ = ["GatheredFound", "contributions", "gathered_differences", "gathered_found", "unequal"]
+__all__ = ["GatheredFound", "contributions", "gathered_differences", "gathered_found", "refolds_of", "unequal"]
 
 Expected = dict[Group, GatheredRow | None]
 """By group; None for one that can't be folded at all."""
@@ -72,6 +72,21 @@ async def gathered_found(
 def gathered_differences(found: Iterable[GatheredFound]) -> list[Difference]:
     """The gathered rows that are wrong: by the log where it could be folded, else by the contributions beside them."""
     return [one for kind in found for one in (kind.stored if kind.computed is None else kind.computed)]
+
+
+def refolds_of(projection: Projection[Any], differences: Iterable[Difference]) -> frozenset[GroupId]:
+    """The groups to fold anew where these differences are mended: wrong ones, and those that wrong contributions are meant for.
+
+    What such a contribution was when it was merged, nobody knows: it can't be taken out again.
+    """
+    found: set[GroupId] = set()
+    for one in differences:
+        if one.gathered:
+            found.add((one.gathered, one.row))
+        else:
+            sides = [values for values in (one.stored, one.meant) if values is not None]
+            found |= {(gathered.id, gathered.group(values)) for gathered in projection.gathers for values in sides}
+    return frozenset(found)
 
 
 async def contributions(projection: Projection[Any], snapshot: Snapshot) -> dict[Address, Contribution]:

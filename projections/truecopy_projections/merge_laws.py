@@ -50,6 +50,8 @@ def _broken(gathered: Gathered[Any], group: Group, contributions: list[Contribut
         ("grouped from the right", _from_the_right),
     ]
     tried += [("in another order", lambda rows, merge: _anyhow(rows, merge, random))] * ORDERS
+    if (unmerge := gathered.unmerge) is not None and len(contributions) > 1:
+        tried.append(("with each taken out and merged in again", lambda rows, merge: _out_and_in(rows, merge, unmerge)))
     first = row(_from_the_left)
     for how, order in tried:
         again = row(order)
@@ -57,7 +59,7 @@ def _broken(gathered: Gathered[Any], group: Group, contributions: list[Contribut
             return (
                 f"{gathered.id} of {group!r}: merged in the order of keys it is {_told(gathered, first)}, {how} it is "
                 f"{_told(gathered, again)}; a merge must be commutative and associative, and depend on its two rows alone "
-                "(sums of floats are not: use Decimal or int)"
+                "(sums of floats are not: use Decimal or int), and unmerge must undo it"
             )
     return ""
 
@@ -74,6 +76,15 @@ def _from_the_right(rows: list[Any], merge: Callable[[Any, Any], Any]) -> Any:
     for row in rows[-2::-1]:
         found = merge(row, found)
     return found
+
+
+def _out_and_in(rows: list[Any], merge: Callable[[Any, Any], Any], unmerge: Callable[[Any, Any], Any]) -> Any:
+    found = _from_the_left(rows, merge)
+    for row in rows:
+        found = merge(unmerge(found, row), row)
+    for row in rows[1:]:  # down to the first one alone, and up again
+        found = unmerge(found, row)
+    return _from_the_left([found, *rows[1:]], merge)
 
 
 def _anyhow(rows: list[Any], merge: Callable[[Any, Any], Any], random: Random) -> Any:

@@ -168,14 +168,18 @@ class Projection(RowType[R]):
         by: str | tuple[str, ...],
         each: Callable[[R], G],
         merge: Callable[[G, G], G],
+        unmerge: Callable[[G, G], G] | None = None,
     ) -> Gathered[G]:
         """Declare rows that gather this projection's: one of the dataclass `row` for each group that shares the fields `by`.
 
         `each` makes a row of the group of one contribution, and `merge` makes one of two. Merge must be commutative and
         associative, and both depend on nothing else: the gathered row is the merge of all contributions of the group, in
         whatever order. They are kept in a table of their own, under this projection's number. Raises ProjectionError.
+
+        Whenever a contribution changes, all of its group are merged again, GROUP_ROWS_MAX at the most. Where a merge can be
+        undone, `unmerge` makes of a row and a part of it the row without that part: then a group may be of any size.
         """
-        gathered = Gathered(name, of=self, row=row, by=by, each=each, merge=merge)
+        gathered = Gathered(name, of=self, row=row, by=by, each=each, merge=merge, unmerge=unmerge)
         if name in (self.name, *(other.name for other in self.gathers)):
             raise ProjectionError(f"{self.id}: {name!r} has a table already; give what is gathered another name")
         self.gathers.append(gathered)

@@ -15,7 +15,7 @@ from truecopy_projections.check import wrong_keys
 from truecopy_projections.digest import row_hash, total
 from truecopy_projections.errors import RepairRefusedError
 from truecopy_projections.evidence import Evidence, gather, is_waiting, tallied
-from truecopy_projections.gathered_check import gathered_differences
+from truecopy_projections.gathered_check import gathered_differences, refolds_of
 from truecopy_projections.limits import REPAIR_LEASE_S, REPAIR_ROWS_MAX
 from truecopy_projections.projection import Address, Projection
 from truecopy_projections.replica import Replica
@@ -148,7 +148,7 @@ def _plans(projection: Projection[Any], found: Evidence, planned: Repair, fences
     forgotten: dict[int, set[str]] = {p: set() for p in found.states}
     strays: dict[int, set[tuple[int, Address]]] = {p: set() for p in found.states}
     somewhere = next(iter(found.states))
-    refolds = frozenset((one.gathered, one.row) for one in planned.planned if one.gathered)
+    refolds = refolds_of(projection, planned.planned)
     for one in planned.planned:
         if one.gathered:
             continue

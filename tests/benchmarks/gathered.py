@@ -39,15 +39,20 @@ class Total:
     amount: int
 
 
-def orders(name: str, *, gathered: bool) -> Projection[Order]:
+def taken_out(whole: Total, part: Total) -> Total:
+    return Total(whole.region, whole.orders - part.orders, whole.amount - part.amount)
+
+
+def orders(name: str, how: str) -> Projection[Order]:
     found = Projection(name, entity="bench.order", row=Order)
-    if gathered:
+    if how != "plain":
         found.gather(
             f"{name}_total",
             row=Total,
             by="region",
             each=lambda one: Total(one.region, 1, one.amount),
             merge=lambda one, other: Total(one.region, one.orders + other.orders, one.amount + other.amount),
+            unmerge=taken_out if how == "unmerged" else None,
         )
     return found
 
@@ -82,12 +87,11 @@ async def main(total: int, sizes: Sequence[int], postgres: str) -> None:
             replica = SqlReplica(await connect(address, synchronous="NORMAL"))
             kind = address.partition(":")[0]
             for groups in sizes:
-                for gathered in (False, True):
-                    name = f"bench_{groups}_{'gathered' if gathered else 'plain'}"
-                    rate, one = await measured(replica, orders(name, gathered=gathered), total=total, groups=groups)
-                    print(
-                        f"{kind:10} {total} orders, {groups:6} groups, {name[-8:]:8}: {rate:8.0f}/s, one more {1000 * one:7.1f} ms"
-                    )
+                for how in ("plain", "gathered", "unmerged"):
+                    name = f"bench_{groups}_{how}"
+                    rate, one = await measured(replica, orders(name, how), total=total, groups=groups)
+                    told = f"{kind:10} {total} orders, {groups:6} groups, {name.rpartition('_')[2]:9}"
+                    print(f"{told}: {rate:8.0f}/s, one more {1000 * one:7.1f} ms")
             await replica.close()
 
 

@@ -1,4 +1,4 @@
-"""An owner for tests of gathered rows: orders, each in one region at a time, and the totals of regions and of all."""
+"""An owner for tests of gathered rows: orders, each in one region at a time, totals of regions, and one of all."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,6 +21,7 @@ class Placed(Event, entity="shop.order", kind="state"):
     region: str
     amount: Money
     weight: int = 1
+    shop: str = "the only one"
 
 
 class Cancelled(Event, entity="shop.order", deletes=True):
@@ -33,6 +34,7 @@ class Sale:
     region: str
     amount: Money
     weight: int
+    shop: str = "the only one"
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,40 @@ def sales(*, entity: str = "shop.order") -> Projection[Sale]:
     def placed(_: Sale | None, event: Placed, change: Change) -> Sale:
         if event.weight == UNLUCKY:
             raise ValueError("no such luck")
-        return Sale(change.key, event.region, event.amount, event.weight)
+        return Sale(change.key, event.region, event.amount, event.weight, event.shop)
 
     found.gather("region_total", row=Total, by="region", each=each, merge=merge)
+    found.gather(
+        "turnover",
+        row=Turnover,
+        by="shop",
+        each=lambda one: Turnover(one.shop, 1, one.amount, one.weight),
+        merge=turnover,
+        unmerge=without,
+    )
     return found
 
 
 def each(sale: Sale) -> Total:
     return Total(sale.region, 1, sale.amount, sale.weight, f"{sale.amount:012} {sale.order}")
+
+
+@dataclass(frozen=True)
+class Turnover:
+    """All orders' in one row: of any number, because what one contributed can be taken out again."""
+
+    shop: str
+    orders: int
+    amount: Money
+    weight: int
+
+
+def turnover(one: Turnover, other: Turnover) -> Turnover:
+    return Turnover(one.shop, one.orders + other.orders, one.amount + other.amount, one.weight + other.weight)
+
+
+def without(whole: Turnover, part: Turnover) -> Turnover:
+    return Turnover(whole.shop, whole.orders - part.orders, whole.amount - part.amount, whole.weight - part.weight)
 
 
 def merge(one: Total, other: Total) -> Total:
@@ -73,4 +101,4 @@ def merge(one: Total, other: Total) -> Total:
 
 
 sale = sales()
-(totals,) = sale.gathers
+totals, turnovers = sale.gathers

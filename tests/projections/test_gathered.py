@@ -1,11 +1,12 @@
 """Gathered rows from the owner's write to the proof: they move, go and come back, and a wrong one is found and mended."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from tests.projections.sales import HUGE, UNLUCKY, Cancelled, Placed, Sale, Total, each, merge, sale, totals
+from tests.projections.sales import HUGE, UNLUCKY, Cancelled, Placed, Sale, Total, each, merge, sale, totals, turnovers
 from tests.projections.world import EQUAL, World
 
 from truecopy_bus.errors import DataRefusedError, UnavailableError
@@ -28,6 +29,13 @@ async def found(world: World) -> dict[str, tuple[int, Decimal]]:
     async with world.replica.snapshot() as snapshot:
         rows = [totals.restored(row.values) async for some in snapshot.gathered(totals) for row in some]
     return {row.region: (row.orders, row.amount) for row in rows}
+
+
+async def all_of(world: World) -> tuple[int, Decimal]:
+    """Orders and amount of all regions, as they are stored."""
+    async with world.replica.snapshot() as snapshot:
+        (row,) = [turnovers.restored(row.values) async for some in snapshot.gathered(turnovers) for row in some]
+    return row.orders, row.amount
 
 
 async def parked(world: World) -> dict[str, Reason]:
@@ -59,6 +67,7 @@ async def test_totals_follow_what_is_placed_moved_cancelled_and_placed_again(wor
     await world.store.publish_many([("o2", placed("west", 3)), ("o2", Cancelled()), ("o2", placed("west", 4))])
     await world.settle(sale)
     assert await found(world) == {"north": (4, Decimal(24)), "west": (1, Decimal(4))}
+    assert await all_of(world) == (5, Decimal(28))
     assert await world.verdicts(sale, deep=True) == EQUAL
 
 
@@ -133,6 +142,7 @@ async def test_a_damaged_contribution_that_was_gathered_is_mended_with_what_it_w
         ("region_total@1", "", ("west",)),
     ]
     assert await found(world) == {"north": (5, Decimal(25)), "south": (3, Decimal(9)), "west": (1, Decimal(2))}
+    assert await all_of(world) == (9, Decimal(36))
     assert await world.verdicts(sale, deep=True) == EQUAL
 
 
@@ -251,6 +261,18 @@ def test_groups_share_fields_of_both_rows(by: str) -> None:
     else:
         with pytest.raises(ProjectionError, match=r"fields that a group shares|field of Sale|is not a field of"):
             other.gather("wrong", row=Total, by=by, each=each, merge=merge)
+
+
+def test_nothing_is_taken_out_of_floats_again() -> None:
+    @dataclass(frozen=True)
+    class Mean:
+        region: str
+        mean: float
+
+    with pytest.raises(ProjectionError, match="to the bit; make mean Decimal or int"):
+        Projection("sale", entity="shop.order", row=Sale).gather(
+            "means", row=Mean, by="region", each=lambda one: Mean(one.region, 1), merge=lambda a, _: a, unmerge=lambda a, _: a
+        )
 
 
 def test_locks_are_taken_in_one_order_whatever_the_order_of_groups() -> None:

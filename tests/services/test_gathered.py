@@ -130,6 +130,32 @@ async def test_a_merge_that_keeps_no_law_is_refused_with_its_group_and_both_rows
         assert "commutative and associative" in str(told.value)
 
 
+@dataclass(frozen=True)
+class Pieces:
+    region: str
+    pieces: int
+
+
+@pytest.mark.parametrize("is_right", [True, False], ids=["it undoes the merge", "it forgets some"])
+def test_an_unmerge_must_undo_the_merge(is_right: bool) -> None:
+    orders = Truecopy("shop").projection("orders", entity="shop.order", row=Order)
+    pieces = orders.gather(
+        "pieces",
+        row=Pieces,
+        by="region",
+        each=lambda order: Pieces(order.region, order.pieces),
+        merge=lambda one, other: Pieces(one.region, one.pieces + other.pieces),
+        unmerge=lambda whole, part: Pieces(whole.region, whole.pieces - min(part.pieces, 9 if is_right else 2)),
+    )
+    then = gathering(pieces, *(Order("north", at) for at in range(1, 6))).then
+
+    if is_right:
+        then(Pieces("north", 15))
+    else:
+        with pytest.raises(AssertionError, match=r"taken out and merged in again it is .*pieces=27"):
+            then(Pieces("north", 15))
+
+
 def test_given_contributions_then_gathered_rows() -> None:
     _, totals = shop()
     three = (Order("north", 1), Order("south", 2), Order("north", 4))

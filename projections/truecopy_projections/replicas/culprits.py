@@ -12,7 +12,7 @@ from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.sql import Connection, Database
 from truecopy_projections.digest import bucket_of
 from truecopy_projections.gathered import GroupRefusedError
-from truecopy_projections.projection import Projection
+from truecopy_projections.projection import Address, Projection
 from truecopy_projections.replicas.sql_gathered import locked, refold
 from truecopy_projections.state import PartitionPlan
 
@@ -41,17 +41,18 @@ async def culprits(
                 # A deferred constraint speaks up at the commit, to which this never comes.
                 await tx.fetch("SET CONSTRAINTS ALL IMMEDIATE")
             touched = await locked(tx, projection, drops)
-
-            async def gather(keys: Sequence[str]) -> None:
-                await refold(tx, projection, (place for key in keys for place in touched.get(key, ())))
+            come: dict[str, list[Address]] = {}
+            gone: dict[str, list[Address]] = {}
+            for address, (_, after) in touched.changes.items():
+                (gone if after is None else come).setdefault(address[0], []).append(address)
 
             async def drop(keys: Sequence[str]) -> None:
                 await tx.drop(shape, shape.key, [row for key in keys for row in dropped[key]])
-                await gather(keys)
+                await refold(tx, projection, touched, [address for key in keys for address in gone.get(key, ())])
 
             async def put(keys: Sequence[str]) -> None:
                 await tx.put(shape, [row for key in keys for row in puts[key]])
-                await gather(keys)
+                await refold(tx, projection, touched, [address for key in keys for address in come.get(key, ())])
 
             await _blame(tx, list(dropped), drop, refused)
             await _blame(tx, [key for key in puts if key not in refused], put, refused)

@@ -202,7 +202,7 @@ class SqlReplica:
         for table, rows in puts:
             if rows:
                 await tx.put(table, rows)
-        await refold(tx, projection, (place for places in touched.values() for place in places))
+        await refold(tx, projection, touched)
         await reached(Point.WORKER_WRITING, sum(plan.state.count for plan in plans))
         await tx.put(PARTITIONS, [state_row(own, plan.state) for plan in plans])
         if checkpoints:

@@ -42,6 +42,31 @@ SUMMED = Projection("suite_summed", entity="suite.summed", row=Line, key=("shop"
 SUMS = SUMMED.gather("suite_sums", row=Sum, by="shop", each=_each, merge=_merge)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """How much the lines of a shop come to, kept up by what changes alone."""
+
+    shop: str
+    amount: int
+
+
+COUNTS = SUMMED.gather(
+    "suite_counts",
+    row=Count,
+    by="shop",
+    each=lambda one: Count(shop=one.shop, amount=one.amount),
+    merge=lambda one, other: Count(shop=one.shop, amount=one.amount + other.amount),
+    unmerge=lambda whole, part: Count(shop=whole.shop, amount=whole.amount - part.amount),
+)
+
+
+async def counts(replica: Replica) -> dict[str, tuple[int, int]]:
+    """By shop: the amount, and of how many lines."""
+    async with replica.snapshot() as snapshot:
+        rows = await gathered(snapshot.gathered(COUNTS))
+    return {row.values[0]: (row.values[1], row.size) for row in rows}
+
+
 async def sums(replica: Replica) -> dict[str, tuple[int, str, int]]:
     """By shop: the amount, the lines in the order in which they were merged, and how many they are."""
     async with replica.snapshot() as snapshot:
@@ -86,9 +111,11 @@ class GatheringSuite:
 
         await replica.apply(SUMMED, [second])
         assert await sums(replica) == {"s": (2, "2", 1)}
+        assert await counts(replica) == {"s": (2, 1)}
 
         await replica.apply(SUMMED, [moved_on(fences[0], second.state, puts=lines(a={"t/1": 4}, b={"s/2": 3}))])
         assert await sums(replica) == {"s": (3, "2", 1), "t": (4, "1", 1)}
+        assert await counts(replica) == {"s": (3, 1), "t": (4, 1)}
 
     async def test_batches_that_touch_the_same_groups_at_once_lose_nothing(self, replica: Replica) -> None:
         fences, states = await taken(replica, SUMMED)
@@ -112,6 +139,7 @@ class GatheringSuite:
             found = await sums(replica)  # after each: the next batch would make good what this one lost
             assert applied == [{0}, {1}]
             assert found == dict.fromkeys(shops, (2 * sum(left), told(left), 2 * len(left)))
+            assert await counts(replica) == dict.fromkeys(shops, (2 * sum(left), 2 * len(left)))
 
     async def test_a_group_that_cannot_be_folded_takes_the_whole_batch_back_and_names_the_key(self, replica: Replica) -> None:
         fences, states = await taken(replica, SUMMED)
@@ -133,10 +161,12 @@ class GatheringSuite:
         first = moved_on(fences[0], states[0], puts=lines(a={"s/1": 1}))
         await replica.apply(SUMMED, [first])
 
-        plan = moved_on(fences[0], first.state, refolds=frozenset({(SUMS.id, ("s",)), (SUMS.id, ("none",))}))
+        some = {(gathered.id, (shop,)) for gathered in (SUMS, COUNTS) for shop in ("s", "none")}
+        plan = moved_on(fences[0], first.state, refolds=frozenset(some), puts=lines(a={"s/1": 1}))
         assert await replica.apply(SUMMED, [plan]) == {0}
 
         assert await sums(replica) == {"s": (1, "1", 1)}
+        assert await counts(replica) == {"s": (1, 1)}
 
     async def test_a_snapshot_holds_gathered_rows_and_contributions_of_one_moment(self, replica: Replica) -> None:
         fences, states = await taken(replica, SUMMED)
