@@ -73,6 +73,8 @@ class Point(Enum):
     """Parked keys are planned again and not committed. The figure: how many are freed."""
     WORKER_RETRIED = "worker.retried"
     """That is committed."""
+    CERTIFY_JOURNALED = "certify.journaled"
+    """A certificate is kept in the replica, and not published. The figure: which of its chain it is, from 1."""
 
 
 def _asked(text: str) -> dict[Point, int]:

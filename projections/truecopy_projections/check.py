@@ -14,7 +14,7 @@ from typing import Any
 from truecopy_bus.log import Log
 from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.claims import computed, delivered, stored, wrong_keys
-from truecopy_projections.evidence import Evidence, gather
+from truecopy_projections.evidence import Evidence, gather, judged
 from truecopy_projections.explain import explained
 from truecopy_projections.gathered_check import gathered_differences
 from truecopy_projections.limits import CHECK_WAIT_S
@@ -55,13 +55,16 @@ async def check(
         return _report(projection, replica, seen.found, *claims, peers=compared, quick=True)
     found = await gather(projection, replica, log, schemas, topic=name, deep=deep, wait_s=wait_s)
     claims = computed(found), stored(found)
-    await remember(projection, replica, found, computed=claims[0], stored=claims[1])
+    await remember(projection, replica, found, computed=claims[0])
     compared = [await compare(projection, replica, peer) for peer in peers]
     if found.reference is None:
         found = await drilled(projection, replica, peers, found)
         claims = by_peers(compared, claims[0].facts) or claims[0], claims[1]
     else:
         found = replace(found, differences=await explained(projection, log, schemas, topic=name, found=found))
+        if parted := {name for one in found.differences if one.explanation for name in one.explanation.parted}:
+            blamed = f"{claims[0].why}; the reducer is not deterministic: fields {', '.join(sorted(parted))}"
+            claims = replace(claims[0], why=blamed), claims[1]
     return _report(projection, replica, found, *claims, peers=compared)
 
 
@@ -92,4 +95,6 @@ def _report(
         checked_at_ms=time.time_ns() // 1_000_000,
         quick=quick,
         peers=peers,
+        counts={p: state.count for p, state in found.states.items()},
+        marks={p: last for p, last in judged(found.checkpoints).items() if last.verdict is MarkVerdict.EQUAL},
     )

@@ -37,7 +37,7 @@ async def drill(
             if row.astray is not None:
                 fields = {"_bucket": (row.astray, bucket_of(key))}
                 sub = projection.sub_key(row.values)
-                astray.append(Difference(key=key, row=sub, kind=Kind.GHOST, version=0, fields=fields))
+                astray.append(Difference(key=key, row=sub, kind=Kind.GHOST, version=0, fields=fields, partition=partition))
             else:
                 stored.setdefault(key, {})[projection.sub_key(row.values)] = partition, row
     homes = reference.partition if reference is not None else {}
@@ -85,8 +85,18 @@ def _in_key(
             fields = {n: (s, None) for n, s in zip(names, row.values, strict=True)}
         if fields:
             kind = _kind(version, reached, there=row is not None, is_meant=values is not None or reference is None)
-            own = None if row is None else row.values
-            found.append(Difference(key=key, row=sub, kind=kind, version=version, fields=fields, stored=own, meant=values))
+            found.append(
+                Difference(
+                    key=key,
+                    row=sub,
+                    kind=kind,
+                    version=version,
+                    fields=fields,
+                    partition=reference.partition.get(key, home) if reference is not None else home,
+                    stored=None if row is None else row.values,
+                    meant=values,
+                )
+            )
     return found
 
 

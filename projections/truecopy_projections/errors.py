@@ -1,14 +1,18 @@
 """Errors of projections and replicas: one class for each thing that its caller does next."""
 
+from pathlib import Path
+
 from truecopy_schemas.errors import TruecopyError
 
 __all__ = [
+    "InvalidCertificateError",
     "NotEqualError",
     "NotReachedError",
     "OtherServiceError",
     "ProjectionError",
     "RepairRefusedError",
     "RowRejectedError",
+    "SigningKeyError",
     "UnknownProjectionError",
 ]
 
@@ -53,3 +57,19 @@ class RepairRefusedError(TruecopyError):
 
 class NotEqualError(TruecopyError):
     """A certificate was asked for what is not proven equal. Check, repair, and ask again."""
+
+
+class InvalidCertificateError(TruecopyError):
+    """A text that is no certificate, or one that can't be. Use the text that was issued, or the one on the log."""
+
+    def __init__(self, seen: str) -> None:
+        super().__init__(f"this is no certificate: {seen}; expected one as `truecopy certify` issued it, whole")
+        self.seen = seen
+
+
+class SigningKeyError(TruecopyError):
+    """A file of keys that can't be used. Name another, or bring it back."""
+
+    def __init__(self, *, path: Path, seen: str) -> None:
+        super().__init__(f"keys in {path}: {seen}; expected keys of Ed25519: name another file, or bring this one back")
+        self.path, self.seen = path, seen

@@ -28,7 +28,7 @@ from truecopy_projections.replica import Replica, Snapshot
 from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState, Reason, Waiting
 from truecopy_projections.verdicts import Difference
 
-__all__ = ["Evidence", "awaited", "gather", "held", "is_waiting", "judged", "newest", "suspects", "tallied"]
+__all__ = ["Evidence", "awaited", "gather", "held", "is_waiting", "judged", "newest", "scrub", "suspects", "tallied"]
 
 NOT_JUDGED = (MarkVerdict.LATE, MarkVerdict.SUPERSEDED)
 _FOLDED_ALIKE = (None, Reason.GAP, Reason.CONFLICT)
@@ -43,8 +43,8 @@ class Evidence:
     ones otherwise, and `homes` the partitions that they are kept under; `waiting` is the whole quarantine. `scrubbed` are the
     digests of the stored rows hashed again, `kept` those of the hashes stored beside them, `folded` those of the reference's
     `meant_rows` rows. Where the log can't be folded, `reference` is None and `why_none` says why; unless the check is deep it
-    holds only keys that something points to. `stored_rows` counts what was scrubbed; `taken_at_ms` is the checker's time.
-    `gathered` are the rows that gather others, folded again.
+    holds only keys that something points to. `stored_rows` counts what was scrubbed; `taken_at_ms` is when, by the
+    clock of the replica's database. `gathered` are the rows that gather others, folded again.
     """
 
     topic: TopicState
@@ -84,8 +84,8 @@ async def gather(
         keys, homes = await _keys(snapshot, projection, everything=deep)
         waiting = await snapshot.waiting(projection.id)
         why_none = _why_not_foldable(await identified(log, topic, foreign=projection.foreign is not None), states)
-        taken_at_ms = time.time_ns() // 1_000_000
-        scrubbed, kept, stored_rows = await _scrub(snapshot, projection, states)
+        taken_at_ms = (await snapshot.scrubs(projection.id)).now_ms
+        scrubbed, kept, stored_rows = await scrub(snapshot, projection, states)
         places = None if deep else suspects(states, scrubbed, kept)
         fold: Folded | None = None
         if not why_none:
@@ -254,7 +254,7 @@ async def _keys(
     return found, homes
 
 
-async def _scrub(
+async def scrub(
     snapshot: Snapshot, projection: Projection[Any], states: Mapping[int, PartitionState]
 ) -> tuple[dict[int, bytes], dict[int, bytes], int]:
     """Hash every stored row again, and count them. Rows of a partition or a bucket that does not exist are told with -1."""

@@ -60,7 +60,7 @@ async def explained(
     if not found.differences or found.reference is None:
         return list(found.differences)
     keys = list(dict.fromkeys(one.key for one in found.differences))[:EXPLAINED_KEYS_MAX]
-    homes = {key: found.reference.partition.get(key, found.homes.get(key, -1)) for key in keys}
+    homes = {one.key: one.partition for one in found.differences if one.key in keys}
     upto = {p: state.position for p, state in found.states.items() if p in homes.values() or projection.foreign is not None}
     stops = {key: state.applied for key, state in found.keys.items() if state.parked and is_waiting(key, state, found.waiting)}
     whole, alone = _Looking(projection, keys, found.checkpoints), _Looking(projection, keys, None)

@@ -7,7 +7,7 @@ replicas use.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -17,9 +17,10 @@ from truecopy_projections.digest import row_hash
 from truecopy_projections.gathered import Contribution, Gathered, GatheredRow, Group, GroupId, in_order
 from truecopy_projections.projection import Address, Projection
 from truecopy_projections.replica import Snapshot
+from truecopy_projections.state import PartitionPlan
 from truecopy_projections.verdicts import Difference, Kind
 
-__all__ = ["GatheredFound", "contributions", "gathered_differences", "gathered_found", "refolds_of", "unequal"]
+__all__ = ["GatheredFound", "contributions", "gathered_differences", "gathered_found", "refolding", "unequal"]
 
 Expected = dict[Group, GatheredRow | None]
 """By group; None for one that can't be folded at all."""
@@ -74,8 +75,10 @@ def gathered_differences(found: Iterable[GatheredFound]) -> list[Difference]:
     return [one for kind in found for one in (kind.stored if kind.computed is None else kind.computed)]
 
 
-def refolds_of(projection: Projection[Any], differences: Iterable[Difference]) -> frozenset[GroupId]:
-    """The groups to fold anew where these differences are mended: wrong ones, and those that wrong contributions are meant for.
+def refolding(
+    projection: Projection[Any], plans: Sequence[PartitionPlan], differences: Iterable[Difference]
+) -> list[PartitionPlan]:
+    """The plans that mend these differences, with the groups to fold anew: wrong ones, and those of wrong contributions.
 
     What such a contribution was when it was merged, nobody knows: it can't be taken out again.
     """
@@ -86,7 +89,7 @@ def refolds_of(projection: Projection[Any], differences: Iterable[Difference]) -
         else:
             sides = [values for values in (one.stored, one.meant) if values is not None]
             found |= {(gathered.id, gathered.group(values)) for gathered in projection.gathers for values in sides}
-    return frozenset(found)
+    return [replace(plans[0], refolds=frozenset(found)), *plans[1:]]
 
 
 async def contributions(projection: Projection[Any], snapshot: Snapshot) -> dict[Address, Contribution]:

@@ -4,6 +4,7 @@ __all__ = [
     "BATCH_GROWTH_MAX",
     "BATCH_LEASE_SHARE",
     "BATCH_RECORDS_FIRST",
+    "BECAUSE_CHARS_MAX",
     "BUCKETS",
     "CHECKPOINTS_KEPT",
     "CHECK_POLL_S",
@@ -27,6 +28,7 @@ __all__ = [
     "REPLAY_STALL_S",
     "SCAN_ROWS",
     "SCRUB_AGE_MAX_S",
+    "SCRUB_ROWS_NAMED_MAX",
     "THREAD_RECORDS_MIN",
     "TOPIC_POLL_S",
     "TOPIC_QUIET_S",
@@ -63,6 +65,8 @@ GROUP_LOCKS = 256
 """Locks among which the groups of a gathered projection are spread: a server holds some thousands for all its sessions."""
 SCAN_ROWS = 2_000
 """Rows that a scan holds in memory at a time."""
+SCRUB_ROWS_NAMED_MAX = 1_000
+"""Rows that one scrub names, some hundred bytes each. Where all differ nobody reads the list, and memory is bounded."""
 INCARNATION_CHECK_S = 1.0
 """Seconds after which a worker asks the log again whether the topic is still the one that it knows."""
 TOPIC_POLL_S = 0.5
@@ -93,6 +97,8 @@ EXPLAINED_KEYS_MAX = 20
 """Differing keys that one check explains: each is folded on its own, and who sees twenty knows what happened."""
 REPLAY_STALL_S = 10.0
 """Seconds without a record after which a fold of the log is given up."""
+BECAUSE_CHARS_MAX = 500
+"""Characters of the reason that a certificate may give for what went back: a sentence or three."""
 REPAIR_ROWS_MAX = 10_000
 """Rows that one repair changes at most without being told to: above this, rebuild."""
 REPAIR_SHARE_MAX = 0.1

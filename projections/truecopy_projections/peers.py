@@ -226,9 +226,10 @@ async def _differing(
     here = await keys_of(projection, mine, buckets)
     found: dict[int, list[Difference]] = {}
     for one in await drill(projection, mine, reference, places):
-        p, known = here.get(one.key) or there.get(one.key) or (-1, None)
+        p, known = here.get(one.key, (one.partition, None))
         other = there.get(one.key, (p, None))[1]
-        if not ((known and known.parked) or (other and other.parked)) and (p in whole or known == other is not None):
+        waits = any(state is not None and state.parked for state in (known, other))
+        if not waits and (p in whole or (known == other and known is not None)):
             found.setdefault(p, []).append(one)
     return found
 

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any
 
 from truecopy_projections.projection import SubKey
+from truecopy_projections.state import Checkpoint
 
 __all__ = [
     "Claim",
@@ -86,8 +87,9 @@ class Difference:
     """One row that is not what the log, or a peer, holds. `fields` maps a field's name to (stored, expected).
 
     The field `_hash` stands for the hash kept beside the row. `version` is the source key's, as applied. `stored` and `meant`
-    are the two rows, None for no row. Of a gathered row `gathered` is what it belongs to (`name@number`), `row` its group, and
-    the field `_count` the number of its contributions.
+    are the two rows, None for no row; `partition` is the key's, where nobody knows the key that of the stored row.
+    Of a gathered row `gathered` is what it belongs to (`name@number`), `row` its group, and the field `_count` the number of
+    its contributions.
     """
 
     key: str
@@ -96,6 +98,7 @@ class Difference:
     version: int
     fields: Mapping[str, tuple[Any, Any]]
     gathered: str = ""
+    partition: int = field(default=-1, compare=False, repr=False)
     stored: Values | None = field(default=None, compare=False, repr=False)
     meant: Values | None = field(default=None, compare=False, repr=False)
     explanation: Explanation | None = field(default=None, compare=False, repr=False)
@@ -142,6 +145,7 @@ class Report:
     """What one check of one projection in one replica found, at `positions` (partition -> next offset).
 
     `quick` says that neither log nor rows were read for it. `peers` are the comparisons that were asked for.
+    `counts` are the events of each partition, `marks` the last checkpoint of each that was judged EQUAL.
     """
 
     projection: str
@@ -160,6 +164,8 @@ class Report:
     checked_at_ms: int
     quick: bool = False
     peers: Sequence[Comparison] = ()
+    counts: Mapping[int, int] = field(default_factory=dict)
+    marks: Mapping[int, Checkpoint] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:

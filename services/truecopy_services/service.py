@@ -1,5 +1,7 @@
 """A service that is open: its log, its event store and its replica, and what is done with them."""
 
+import os
+import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
@@ -12,13 +14,15 @@ from truecopy_bus.schema_sources import SchemaSource
 from truecopy_bus.sql import Database
 from truecopy_bus.store import EventStore
 from truecopy_bus.token import Token
-from truecopy_projections.certificate import certify, signing_key
+from truecopy_projections.certificate import Certificate, Verification, certificates, certify, verify
 from truecopy_projections.check import check
+from truecopy_projections.errors import NotEqualError
 from truecopy_projections.gathered import Gathered
-from truecopy_projections.limits import REPAIR_ROWS_MAX
+from truecopy_projections.limits import REPAIR_ROWS_MAX, REPAIR_SHARE_MAX
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import Repair, repair
 from truecopy_projections.replica import Replica
+from truecopy_projections.signing_keys import pin, signing_key, trusted_keys
 from truecopy_projections.verdicts import Report
 from truecopy_projections.worker import Worker
 from truecopy_schemas import Event
@@ -26,7 +30,10 @@ from truecopy_services.config import Settings
 from truecopy_services.opening import open_schemas, opened_peers
 from truecopy_services.reading import GatheredReader, ReplicaReader
 
-__all__ = ["Service"]
+__all__ = ["SIGNING_KEY", "TRUSTED_KEYS", "Service"]
+
+SIGNING_KEY, TRUSTED_KEYS = "signing.key", "trusted.keys"
+"""Files under `home`: the private key that signs here, and the public keys that are trusted here."""
 
 R = TypeVar("R")
 
@@ -103,23 +110,57 @@ class Service:
                 for projection in projections or self.projections.values()
             ]
 
-    async def repair(self, projection: Projection[Any], *, apply: bool = False, rows_max: int = REPAIR_ROWS_MAX) -> Repair:
-        """Plan the repair of a projection's rows from the log; carry it out with `apply`. Raises RepairRefusedError."""
-        return await repair(
-            projection,
-            self.replica_adapter,
-            self.log,
-            self.schemas(projection),
-            topic=self.topic(projection),
-            apply=apply,
-            rows_max=rows_max,
-        )
+    async def repair(
+        self,
+        projection: Projection[Any],
+        *,
+        apply: bool = False,
+        rows_max: int = REPAIR_ROWS_MAX,
+        share_max: float = REPAIR_SHARE_MAX,
+        peer: str | Replica | None = None,
+    ) -> Repair:
+        """Plan the repair of a projection's rows from the log, or from a certified `peer`; carry it out with `apply`.
 
-    async def certify(self, report: Report) -> Mapping[str, Any]:
-        """Sign an EQUAL report with the key in `signing.key` under `home`, and keep it in the replica. Raises NotEqualError."""
-        self.settings.home.mkdir(parents=True, exist_ok=True)
-        key = signing_key(self.settings.home / "signing.key")
-        return await certify(self.projections[report.projection], self.replica_adapter, report, key)
+        Raises RepairRefusedError, UsageError for a peer's address that is none.
+        """
+        async with opened_peers(self.settings, () if peer is None else (peer,)) as opened:
+            return await repair(
+                projection,
+                self.replica_adapter,
+                self.log,
+                self.schemas(projection),
+                topic=self.topic(projection),
+                apply=apply,
+                rows_max=rows_max,
+                share_max=share_max,
+                peer=opened[0] if opened else None,
+                trusted=trusted_keys(self.settings.home / TRUSTED_KEYS),
+                by=f"{self.name}, process {os.getpid()} on {socket.gethostname()}",
+            )
+
+    async def certify(self, report: Report, *, because: str = "") -> Certificate:
+        """Sign the EQUAL report of a whole check by the key in `signing.key` under `home`, keep it, and publish it on the log.
+
+        The key is made if there is none, and its public half pinned in `trusted.keys`. Raises SigningKeyError, and like
+        truecopy_projections.certificate.certify: NotEqualError for all but EQUAL.
+        """
+        if report.quick:
+            raise NotEqualError(f"{report.projection}: a quick check proves too little to be certified; certify a whole one")
+        home = self.settings.home
+        home.mkdir(parents=True, exist_ok=True)
+        key = signing_key(home / SIGNING_KEY)
+        pin(home / TRUSTED_KEYS, [key.public_key().public_bytes_raw().hex()], note=f"{SIGNING_KEY} of this machine")
+        projection, namespace = self.projections[report.projection], self.settings.topic_prefix
+        return await certify(projection, self.replica_adapter, self.log, report, key, namespace=namespace, because=because)
+
+    async def certificates(self, projection: Projection[Any]) -> list[Certificate]:
+        """The certificates that the replica keeps of a projection, oldest first."""
+        return await certificates(projection, self.replica_adapter)
+
+    async def verify(self, certificate: Certificate, *, projection: Projection[Any] | None = None) -> Verification:
+        """Hold a certificate against the log, by the keys that are trusted here; see certificate.verify."""
+        trusted, namespace = trusted_keys(self.settings.home / TRUSTED_KEYS), self.settings.topic_prefix
+        return await verify(certificate, self.log, self.registry, trusted=trusted, namespace=namespace, projection=projection)
 
     def topic(self, projection: Projection[Any]) -> str:
         """The topic of a projection's entity, as the log names it. No namespace precedes a foreign one."""

@@ -18,6 +18,7 @@ from truecopy_bus.relay_halts import halts
 from truecopy_bus.sql import Database
 from truecopy_projections.following import still_there
 from truecopy_projections.projection import Projection
+from truecopy_projections.scrub_times import ScrubTimes
 from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState
 from truecopy_services.opening import shown
 from truecopy_services.service import Service
@@ -67,11 +68,17 @@ class PartitionStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectionStatus:
-    """One projection. `unknown` says why something is not known; empty if all is."""
+    """One projection. `unknown` says why something is not known; empty if all is.
+
+    `oldest_scrub_age_s` is how long ago the bucket of rows that has waited longest was hashed again and right; None while
+    there are `unscrubbed_buckets`, which never were, or were found wrong since.
+    """
 
     id: str
     topic: str
     incarnation: str | None
+    oldest_scrub_age_s: float | None
+    unscrubbed_buckets: int | None
     partitions: tuple[PartitionStatus, ...]
     unknown: tuple[str, ...]
 
@@ -206,12 +213,14 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
     verified: Mapping[int, Checkpoint] = {}
     ages_s: Mapping[int, float] = {}
     holders: _Holders = None
+    scrubs: ScrubTimes | None = None
     try:
         async with asked.asking("replica", service.replica_adapter.name):
             async with service.replica_adapter.snapshot() as snapshot:
                 states = await snapshot.states(projection.id)
                 equal = await snapshot.checkpoints(projection.id, latest=MarkVerdict.EQUAL)
                 verified = {one.partition: one for one in equal}
+                scrubs = await snapshot.scrubs(projection.id) if states else None
             if states and service.replica_database is not None:
                 holders = await holders_of(service.replica_database, projection.id)
     except UnavailableError as fault:
@@ -232,6 +241,8 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
         id=projection.id,
         topic=service.topic(projection),
         incarnation=topic.incarnation if topic else None,
+        oldest_scrub_age_s=scrubs.oldest_age_s if scrubs else None,
+        unscrubbed_buckets=scrubs.never if scrubs else None,
         partitions=tuple(
             _partition(p, topic, states.get(p), verified.get(p), ages_s.get(p), holders.get(p) if holders else None)
             for p in partitions

@@ -1,4 +1,4 @@
-"""Publisher, relay and workers as processes that a drill starts, listens to, stops, wakes and kills."""
+"""Publisher, relay, workers and certifier as processes that a drill starts, listens to, stops, wakes and kills."""
 
 import asyncio
 import os
@@ -104,6 +104,10 @@ class Cast:
     async def publisher(self, notes: Path, *, seed: int = 7, hold: str = "") -> Role:
         """A publisher that writes down in `notes` what it does."""
         return await self._start(("-m", "tests.drills.publisher", str(notes), str(seed)), hold, {})
+
+    async def certifier(self, projection: str, *, hold: str) -> Role:
+        """`truecopy certify` of one projection."""
+        return await self._start(("-m", "truecopy_services", "certify", "tests.drills.ledger", projection), hold, {})
 
     async def _start(self, words: Sequence[str], hold: str, more: Mapping[str, str]) -> Role:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TRUECOPY_")}

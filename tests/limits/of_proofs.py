@@ -1,6 +1,7 @@
 """Drives of the bounds that reads, checks and repairs keep: how long they wait, how often they look, how much they change."""
 
 from argparse import ArgumentParser
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from tests.limits.clock import Clock
 from tests.limits.drives import BRIEF_S, default, drives
 from tests.limits.history import TOPIC, copied, deposited, history
 from tests.limits.metered import MeteredLog, MeteredReplica, steps
+from tests.projections.test_certificate_form import issued
 
 from truecopy_bus import limits as bus
 from truecopy_bus.errors import LogUnavailableError, TopicMissingError
@@ -15,10 +17,11 @@ from truecopy_bus.registry import Registry
 from truecopy_bus.token import Token
 from truecopy_projections import evidence, limits, reference
 from truecopy_projections.check import check
-from truecopy_projections.errors import NotReachedError, RepairRefusedError
+from truecopy_projections.errors import InvalidCertificateError, NotReachedError, RepairRefusedError
 from truecopy_projections.reference import replay
 from truecopy_projections.repair import repair
-from truecopy_projections.state import StoredRow
+from truecopy_projections.scrub import scrub
+from truecopy_projections.state import PartitionPlan, StoredRow
 from truecopy_projections.verdicts import Verdict
 from truecopy_projections.worker import Worker
 from truecopy_services import reading
@@ -144,3 +147,26 @@ async def rows_of_a_repair() -> None:
     with pytest.raises(RepairRefusedError, match="3 rows differ, the limit is 2"):
         await repair(copied, replica, log, registry, apply=True, rows_max=2)
     assert len((await repair(copied, replica, log, registry, apply=True, rows_max=3)).planned) == 3
+
+
+@drives("projections.SCRUB_ROWS_NAMED_MAX")
+async def rows_that_a_scrub_names() -> None:
+    replica = MeteredReplica(lambda: 0.0)
+    await replica.install(copied, partitions=1, incarnation=INCARNATION)
+    fences = await replica.renew(copied, "one", (), lease_s=1.0)
+    async with replica.snapshot() as snapshot:
+        was = (await snapshot.states(copied.id))[0]
+    puts = {(f"k{each}", ()): StoredRow((each,), b"") for each in range(limits.SCRUB_ROWS_NAMED_MAX + 1)}
+    await replica.apply(copied, [PartitionPlan(fence=fences[0], was=was, state=replace(was, position=1), puts=puts)])
+
+    found = await scrub(copied, replica)
+
+    assert found.rows == limits.SCRUB_ROWS_NAMED_MAX + 1
+    assert sum(len(one.rows) for one in found.findings) == limits.SCRUB_ROWS_NAMED_MAX
+
+
+@drives("projections.BECAUSE_CHARS_MAX")
+def the_reason_of_a_certificate() -> None:
+    assert issued(because="x" * limits.BECAUSE_CHARS_MAX).is_signed()
+    with pytest.raises(InvalidCertificateError, match=f"at most {limits.BECAUSE_CHARS_MAX}"):
+        issued(because="x" * (limits.BECAUSE_CHARS_MAX + 1))

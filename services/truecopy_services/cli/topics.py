@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from truecopy_bus.errors import TableAlteredError, TopicMismatchError, TopicMissingError
+from truecopy_bus.lasting import lasting_spec
 from truecopy_bus.record import TopicSpec
-from truecopy_bus.registry import SCHEMAS_TOPIC, schemas_spec
+from truecopy_bus.registry import SCHEMAS_TOPIC
 from truecopy_bus.relay_tail import last_marks
 from truecopy_bus.upkeep import Upkeep
 from truecopy_schemas.control import Mark
@@ -70,7 +71,7 @@ async def needed(app: Truecopy, service: Service, names: Sequence[str] = ()) -> 
     entities = named_among(sorted({*declared_entities(app), *owned}), names)
     projected = {projection.entity for projection in app.projections.values()}
     prefix = service.settings.topic_prefix
-    needs = [Need(spec=schemas_spec(prefix + SCHEMAS_TOPIC), ours=True, partitions_known=True)]
+    needs = [Need(spec=lasting_spec(prefix + SCHEMAS_TOPIC), ours=True, partitions_known=True)]
     for entity in entities:
         one = Owned(entity=entity, partitions=owned.get(entity), projected=entity in projected)
         spec = TopicSpec(name=prefix + entity, partitions=one.partitions or app.partitions)
