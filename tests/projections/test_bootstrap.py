@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.projections import bank
 from tests.projections.bank import Deposited, balance, entries
+from tests.projections.sales import Cancelled, Placed, sale
 from tests.projections.world import EQUAL, LEASE_S, TOPIC, World, deposit
 
 from truecopy_bus.errors import DatabaseUnavailableError
@@ -132,6 +134,20 @@ async def test_a_replica_is_filled_and_follows_the_log(
         [entry] = await snapshot.journal("bootstrap")
         assert await newest_certificate(projection, snapshot) is None
     assert (entry["peer"], entry["certificate"]["public_key"]) == (peer.name, public(KEY))
+
+
+async def test_gathered_rows_are_folded_from_what_was_copied(world: World, target: Database, peer: Database) -> None:
+    orders = [(f"o{at}", Placed(region="south" if at % 3 else "north", amount=Decimal(at))) for at in range(30)]
+    await world.store.publish_many(orders[:20])
+    await certified(world, sale)
+
+    await fill(world, target, peer, sale, service="other")
+
+    new = followed_by(world, target)
+    assert await new.verdicts(sale, deep=True) == EQUAL
+    await world.store.publish_many([*orders[20:], ("o1", Cancelled())])
+    await new.settle(sale)
+    assert await new.verdicts(sale, deep=True) == EQUAL
 
 
 async def test_a_peer_that_moves_is_copied_as_of_one_moment(

@@ -21,8 +21,9 @@ from truecopy_projections.inheritance import Inheritance
 from truecopy_projections.limits import BUCKETS, SCAN_ROWS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT
+from truecopy_projections.replicas.sql_gathered import fold_all
 from truecopy_projections.replicas.sql_keys import all_keys
-from truecopy_projections.replicas.sql_snapshot import FORMAT_NAME, declared_name, owner_name
+from truecopy_projections.replicas.sql_snapshot import FORMAT_NAME, declared_name, owner_names
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
     META,
@@ -123,13 +124,18 @@ class Landing(Protocol):
 
 
 async def inherit(tx: Connection, projection: Projection[Any], service: str, found: Inheritance, entry: Entry) -> None:
-    """Write what makes a projection exist, around rows and keys that are there. Nothing of it may be there yet."""
+    """Write what makes a projection exist, around rows and keys that are there. Nothing of it may be there yet.
+
+    The tables of what gathers it are there; their rows are folded from the copied ones, and not copied.
+    """
     own = projection.id
     said = {FORMAT_NAME: str(FORMAT), declared_name(own): declaration(projection)}
     if service:
-        said[owner_name(projection)] = service
+        said |= dict.fromkeys(owner_names(projection), service)
     await tx.put(META, list(said.items()))
-    await tx.fetch(view_statement(projection, tx.dialect))
+    await fold_all(tx, projection)
+    for rows in (projection, *projection.gathers):
+        await tx.fetch(view_statement(rows, tx.dialect))
     await leases.prepare(tx, own, len(found.states))
     await tx.put(PARTITIONS, [state_row(own, state) for state in found.states.values()])
     if found.checkpoints:

@@ -66,7 +66,7 @@ async def beside(
     lease_s: float,
 ) -> AsyncIterator["Beside"]:
     """A landing in this database. Raises what `refuse` makes when another bootstrap is at work."""
-    await database.install(SHARED, (journal_statement(database.dialect),))
+    await database.install((*SHARED, *(one.shape for one in projection.gathers)), (journal_statement(database.dialect),))
     scope, holder = f"bootstrap:{projection.id}", f"bootstrap {secrets.token_hex(4)}"
     token = f"truecopy_landing_{secrets.token_hex(8)}"
     async with database.transaction() as tx:
