@@ -23,7 +23,7 @@ from truecopy_projections.quick import by_peers, glance, quickly_computed, quick
 from truecopy_projections.remembering import remember
 from truecopy_projections.replica import Replica
 from truecopy_projections.state import MarkVerdict
-from truecopy_projections.verdicts import Claim, Comparison, Report
+from truecopy_projections.verdicts import Claim, Comparison, Report, Verdict
 
 __all__ = ["check", "wrong_keys"]
 
@@ -38,13 +38,15 @@ async def check(
     deep: bool = False,
     quick: bool = False,
     peers: Sequence[Replica] = (),
+    afresh: bool = False,
     wait_s: float = CHECK_WAIT_S,
 ) -> Report:
     """Check one projection in one replica, waiting up to `wait_s` seconds for it to pass a fresh mark.
 
     A deep check also compares every row, and the version and element of every key, instead of following the digests to
     those that differ. A quick one reads neither rows nor the log's events. `peers` are other replicas of the same projection.
-    Raises UnknownProjectionError, TopicMissingError, and what is unavailable, peers among it.
+    `afresh` lets a check that finds other rows than the fold's start a process that folds too, and so find reducers that
+    depend on the order of a set. Raises UnknownProjectionError, TopicMissingError, and what is unavailable, peers among it.
     """
     name = topic or projection.entity
     if quick:
@@ -54,13 +56,18 @@ async def check(
         return _report(projection, replica, seen.found, *claims, peers=compared, quick=True)
     found = await gather(projection, replica, log, schemas, topic=name, deep=deep, wait_s=wait_s)
     claims = computed(found), stored(found)
-    await remember(projection, replica, found, computed=claims[0], stored=claims[1])
+    await remember(projection, replica, found, computed=claims[0])
     compared = [await compare(projection, replica, peer) for peer in peers]
     if found.reference is None:
         found = await drilled(projection, replica, peers, found)
         claims = by_peers(compared, claims[0].facts) or claims[0], claims[1]
     else:
-        found = replace(found, differences=await explained(projection, log, schemas, topic=name, found=found))
+        found = replace(
+            found,
+            differences=await explained(
+                projection, log, schemas, topic=name, found=found, afresh=afresh and claims[0].verdict is Verdict.DIVERGED
+            ),
+        )
         if parted := {name for one in found.differences if one.explanation for name in one.explanation.parted}:
             blamed = f"{claims[0].why}; the reducer is not deterministic: fields {', '.join(sorted(parted))}"
             claims = replace(claims[0], why=blamed), claims[1]

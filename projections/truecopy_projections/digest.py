@@ -22,6 +22,7 @@ __all__ = [
     "row_hash",
     "row_hashes",
     "shifted",
+    "sum_of",
     "total",
     "vector",
     "with_buckets",
@@ -106,6 +107,11 @@ def total(sums: bytes) -> int:
     """The digest: the sum of all buckets, modulo 2^256."""
     parts = (sums[at : at + _HASH_BYTES] for at in range(0, len(sums), _HASH_BYTES))
     return sum(map(int.from_bytes, parts)) % DIGEST_MODULUS
+
+
+def sum_of(sums: bytes, bucket: int) -> int:
+    """The sum of one bucket of a vector."""
+    return int.from_bytes(sums[bucket * _HASH_BYTES : (bucket + 1) * _HASH_BYTES])
 
 
 def differing(one: bytes, other: bytes) -> frozenset[int]:

@@ -42,7 +42,8 @@ class Evidence:
     ones otherwise, and `homes` the partitions that they are kept under; `waiting` is the whole quarantine. `scrubbed` are the
     digests of the stored rows hashed again, `kept` those of the hashes stored beside them, `folded` those of the reference's
     `meant_rows` rows. Where the log can't be folded, `reference` is None and `why_none` says why; unless the check is deep it
-    holds only keys that something points to. `stored_rows` counts what was scrubbed; `taken_at_ms` is the checker's time.
+    holds only keys that something points to. `stored_rows` counts what was scrubbed; `taken_at_ms` is when, by the
+    clock of the replica's database.
     """
 
     topic: TopicState
@@ -81,7 +82,7 @@ async def gather(
         keys, homes = await _keys(snapshot, projection, everything=deep)
         waiting = await snapshot.waiting(projection.id)
         why_none = _why_not_foldable(await identified(log, topic, foreign=projection.foreign is not None), states)
-        taken_at_ms = time.time_ns() // 1_000_000
+        taken_at_ms = (await snapshot.scrubs(projection.id)).now_ms
         scrubbed, kept, stored_rows = await scrub(snapshot, projection, states)
         places = None if deep else suspects(states, scrubbed, kept)
         fold: Folded | None = None

@@ -26,6 +26,7 @@ __all__ = [
     "REPLAY_STALL_S",
     "SCAN_ROWS",
     "SCRUB_AGE_MAX_S",
+    "SCRUB_ROWS_NAMED_MAX",
     "THREAD_RECORDS_MIN",
     "TOPIC_POLL_S",
     "TOPIC_QUIET_S",
@@ -58,6 +59,8 @@ BATCH_LEASE_SHARE = 0.5
 """Share of a lease that a batch may take from read to commit. Between batches the lease is renewed."""
 SCAN_ROWS = 2_000
 """Rows that a scan holds in memory at a time."""
+SCRUB_ROWS_NAMED_MAX = 1_000
+"""Rows that one scrub names, some hundred bytes each. Where all differ nobody reads the list, and memory is bounded."""
 INCARNATION_CHECK_S = 1.0
 """Seconds after which a worker asks the log again whether the topic is still the one that it knows."""
 TOPIC_POLL_S = 0.5

@@ -6,7 +6,6 @@ it, or where a peer agrees at a common mark. `stored` is EQUAL while all rows we
 UNPROVEN, and say what was proven last, and when.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from truecopy_projections.digest import total
 from truecopy_projections.evidence import Evidence, awaited, held
 from truecopy_projections.limits import MARKS_LOOKED_MAX, SCRUB_AGE_MAX_S
 from truecopy_projections.projection import Projection
-from truecopy_projections.remembering import Proof, oldest_scrub_ms, remembered_proof
+from truecopy_projections.remembering import Proof, remembered_proof
 from truecopy_projections.replica import Replica
 from truecopy_projections.state import PartitionState
 from truecopy_projections.verdicts import Claim, Comparison, Verdict
@@ -38,6 +37,7 @@ async def glance(projection: Projection[Any], replica: Replica, log: Log, *, top
     """Wait up to `wait_s` seconds for the replica, as every check does, then read. Raises like check."""
     described = await awaited(projection, replica, log, topic=topic, wait_s=wait_s)
     async with replica.snapshot() as snapshot:
+        scrubs = await snapshot.scrubs(projection.id)
         found = Evidence(
             topic=described,
             deep=False,
@@ -53,12 +53,12 @@ async def glance(projection: Projection[Any], replica: Replica, log: Log, *, top
             folded={},
             meant_rows=0,
             stored_rows=0,
-            taken_at_ms=time.time_ns() // 1_000_000,
+            taken_at_ms=scrubs.now_ms,
             differences=(),
         )
-        proof, scrubbed_at_ms = await remembered_proof(projection, snapshot), await oldest_scrub_ms(projection, snapshot)
+        proof = await remembered_proof(projection, snapshot)
     await replica.flush()  # nothing counts as proven that a crash could take back
-    return Glance(found=found, proof=proof, scrubbed_at_ms=scrubbed_at_ms)
+    return Glance(found=found, proof=proof, scrubbed_at_ms=scrubs.oldest_ms)
 
 
 def quickly_computed(seen: Glance, peers: Sequence[Comparison]) -> Claim:
@@ -90,7 +90,7 @@ def by_peers(peers: Sequence[Comparison], facts: Mapping[str, Any]) -> Claim | N
 def quickly_stored(scrubbed_at_ms: int | None, now_ms: int) -> Claim:
     """What can be said of the rows on disk from when the one that was not looked at for the longest was hashed again. Pure."""
     if scrubbed_at_ms is None:
-        why = "no scrub has ever gone over all rows and found them right; a whole check is one"
+        why = "no scrub has gone over all rows and found them right; a whole check is one"
         return Claim(verdict=Verdict.UNPROVEN, why=why, facts={"scrubbed_at_ms": None})
     age_s = max(0, now_ms - scrubbed_at_ms) / 1000
     facts = {"scrubbed_at_ms": scrubbed_at_ms}

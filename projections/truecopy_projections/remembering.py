@@ -1,7 +1,7 @@
 """What a replica remembers of its last whole check, so that a quick one can say what is still proven, and since when.
 
-Two entries for each projection, each in place of the one before: the last fold of the log that was EQUAL, with count and
-digests by partition, and the last time all rows were hashed again.
+The last fold of the log that was EQUAL, with count and digests by partition, in place of the one before; and of each bucket
+when its rows were hashed again.
 """
 
 import logging
@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from truecopy_projections.evidence import Evidence
+from truecopy_projections.evidence import Evidence, suspects
+from truecopy_projections.limits import BUCKETS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica, Snapshot
 from truecopy_projections.state import PartitionState
 from truecopy_projections.verdicts import Claim, Verdict
 from truecopy_schemas.errors import TruecopyError
 
-__all__ = ["FOLD", "SCRUB", "Proof", "oldest_scrub_ms", "remember", "remembered_proof"]
+__all__ = ["FOLD", "Proof", "remember", "remembered_proof"]
 
-FOLD, SCRUB = "fold", "scrub"
+FOLD = "fold"
 _DIGEST_BYTES = 32
 
 _log = logging.getLogger("truecopy.check")
@@ -27,7 +28,7 @@ _log = logging.getLogger("truecopy.check")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The last fold that was EQUAL: when, by the checker's clock, and over what, by partition."""
+    """The last fold that was EQUAL: when, by the clock of the replica's database, and over what, by partition."""
 
     at_ms: int
     partitions: Mapping[int, Mapping[str, Any]]
@@ -53,14 +54,15 @@ def _told(state: PartitionState) -> dict[str, Any]:
     }
 
 
-async def remember(projection: Projection[Any], replica: Replica, found: Evidence, *, computed: Claim, stored: Claim) -> None:
+async def remember(projection: Projection[Any], replica: Replica, found: Evidence, *, computed: Claim) -> None:
     """Keep what a whole check found. A replica that can't be written to keeps nothing, and the check holds all the same."""
     try:
         if computed.verdict is Verdict.EQUAL:
             partitions = {str(p): _told(state) for p, state in found.states.items()}
             await replica.remember(projection, FOLD, {"at_ms": found.taken_at_ms, "partitions": partitions})
-        at_ms = found.taken_at_ms if stored.verdict is Verdict.EQUAL else None
-        await replica.remember(projection, SCRUB, {"at_ms": at_ms})
+        wrong = {bucket for _, bucket in suspects(found.states, found.scrubbed, found.kept)}
+        times = {bucket: 0 if bucket in wrong else found.taken_at_ms for bucket in range(BUCKETS)}
+        await replica.scrubbed(projection, times)
     except TruecopyError as fault:
         about = {"projection": projection.id}
         _log.warning(
@@ -74,9 +76,3 @@ async def remembered_proof(projection: Projection[Any], snapshot: Snapshot) -> P
     if said is None:
         return None
     return Proof(at_ms=said["at_ms"], partitions={int(p): one for p, one in said["partitions"].items()})
-
-
-async def oldest_scrub_ms(projection: Projection[Any], snapshot: Snapshot) -> int | None:
-    """When the row that was hashed again the longest ago was; None where some never were, or differed."""
-    said = await snapshot.remembered(projection.id, SCRUB)
-    return None if said is None else said["at_ms"]

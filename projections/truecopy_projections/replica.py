@@ -20,6 +20,7 @@ from truecopy_bus.errors import TopicMismatchError
 from truecopy_bus.leases import Fence
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.projection import Projection
+from truecopy_projections.scrub_times import ScrubTimes
 from truecopy_projections.state import (
     Checkpoint,
     KeyState,
@@ -48,11 +49,12 @@ class Snapshot(Protocol):
         ...
 
     def rows(
-        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None, indexed: bool = True
     ) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
         """The rows of these buckets of the digests (None: all) in batches, as (source key, partition, row), in no order.
 
-        They are those stored under these buckets; one whose key has another is `astray`, and is missing there.
+        They are those stored under these buckets; one whose key has another is `astray`, and is missing there. Buckets are read
+        by the index by which workers find their rows; unless `indexed`, the whole table is read and the index is not.
         """
         ...
 
@@ -82,6 +84,10 @@ class Snapshot(Protocol):
 
     async def journal(self, kind: str, *, newest: int | None = None) -> Sequence[JournalEntry]:
         """Entries of one kind, oldest first; `newest` only so many of the last. Once seen, none comes before another."""
+        ...
+
+    async def scrubs(self, projection: str) -> ScrubTimes:
+        """When each bucket was last hashed again and right. Of a projection that was made anew, never."""
         ...
 
     async def remembered(self, projection: str, what: str) -> JournalEntry | None:
@@ -135,6 +141,10 @@ class Replica(Protocol):
 
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
         """The source keys whose rows the database refuses, each with its reason. Writes nothing."""
+        ...
+
+    async def scrubbed(self, projection: Projection[Any], at_ms: Mapping[int, int] | None) -> None:
+        """Keep when these buckets were right (see ScrubTimes), 0 if they are not; with None forget all. It needs no fence."""
         ...
 
     async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:

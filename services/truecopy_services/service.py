@@ -75,6 +75,7 @@ class Service:
         deep: bool = False,
         quick: bool = False,
         peers: Sequence[str | Replica] = (),
+        afresh: bool = False,
     ) -> list[Report]:
         """Check these projections, or all of the app's; see truecopy_projections.check for what is stated and raised.
 
@@ -91,6 +92,7 @@ class Service:
                     deep=deep,
                     quick=quick,
                     peers=opened,
+                    afresh=afresh,
                     wait_s=self.settings.check_wait_s,
                 )
                 for projection in projections or self.projections.values()

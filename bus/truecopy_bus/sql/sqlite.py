@@ -20,7 +20,13 @@ from typing import Any, Protocol, TypeVar
 
 import apsw
 
-from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError, NoTransactionError, TableAlteredError
+from truecopy_bus.errors import (
+    DatabaseCorruptError,
+    DatabaseUnavailableError,
+    DataRefusedError,
+    NoTransactionError,
+    TableAlteredError,
+)
 from truecopy_bus.limits import SNAPSHOTS_MAX, STATEMENT_TIMEOUT_S
 from truecopy_bus.sql.port import Connection, Dialect, Row, Shape
 from truecopy_bus.sql.sqlite_session import Session, Synchronous, primary_code, remedies
@@ -58,12 +64,15 @@ _AWAY = {
     6: "locked",
     8: "read-only file or folder (readers too need files ending in -wal and -shm beside it)",
     10: "disk error",
-    11: "corrupt",
     13: "disk full",
     14: "can't open",
     15: "locking protocol",
-    26: "not a database",
 }
+_CORRUPT = {11: "a page that can't be", 26: "not a database"}
+_MEND = (
+    "`PRAGMA integrity_check` in sqlite3 tells where: if in an index alone, REINDEX mends it, and `truecopy check` proves it; "
+    "else bring the file back from a backup, or begin anew in an empty one, which a worker fills from the log"
+)
 _ERROR = 1
 _ALTERED = re.compile(
     r"no such table|no such column|has no column named|cannot modify .* because it is a view|"
@@ -95,6 +104,8 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
         code = primary_code(error)
         if code in _REFUSED:
             raise DataRefusedError(database=name, seen=f"{_REFUSED[code]}: {error}") from error
+        if code in _CORRUPT:
+            raise DatabaseCorruptError(database=name, seen=f"{_CORRUPT[code]}: {error}", remedy=_MEND) from error
         if code in _AWAY:
             raise DatabaseUnavailableError(database=name, seen=f"{_AWAY[code]}: {error}", **remedies(error)) from error
         if code == _ERROR and _ALTERED.search(str(error)):

@@ -24,6 +24,7 @@ from truecopy_projections.limits import CHECKPOINTS_KEPT, SCAN_ROWS
 from truecopy_projections.projection import Projection, SubKey
 from truecopy_projections.replica import JournalEntry, Snapshot, refuse_other_declaration, refuse_other_partitions
 from truecopy_projections.replicas.memory_leases import MemoryLeases
+from truecopy_projections.scrub_times import ScrubTimes, packed, unpacked
 from truecopy_projections.state import (
     Checkpoint,
     KeyState,
@@ -63,6 +64,7 @@ class _Contents:
     rows: dict[str, _Rows] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
     checkpoints: dict[int, dict[int, Checkpoint]] = field(default_factory=dict)
+    scrubs: bytes | None = None
     shared: bool = False
 
     def copied(self) -> "_Contents":
@@ -73,6 +75,7 @@ class _Contents:
             rows={key: dict(rows) for key, rows in self.rows.items()},
             waiting=dict(self.waiting),
             checkpoints={partition: dict(kept) for partition, kept in self.checkpoints.items()},
+            scrubs=self.scrubs,
         )
 
     def change(self, plan: PartitionPlan) -> None:
@@ -161,6 +164,10 @@ class MemoryReplica:
             self._journal += lines
         return frozenset(plan.was.partition for plan in current)
 
+    async def scrubbed(self, projection: Projection[Any], at_ms: Mapping[int, int] | None) -> None:
+        contents = self._changeable(projection)
+        contents.scrubs = None if at_ms is None else packed(unpacked(contents.scrubs), at_ms)
+
     async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
         self._remembered[projection.id, what] = json.dumps(said)
 
@@ -219,7 +226,11 @@ class _MemorySnapshot:
         return dict(contents.states) if contents else {}
 
     async def rows(
-        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+        self,
+        projection: Projection[Any],
+        *,
+        buckets: Collection[int] | None = None,
+        indexed: bool = True,  # noqa: ARG002  # there is none
     ) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
         if (contents := self._of(projection)) is not None:
             found = ((key, rows) for key, rows in contents.rows.items() if buckets is None or bucket_of(key) in buckets)
@@ -257,6 +268,10 @@ class _MemorySnapshot:
 
     async def journal(self, kind: str, *, newest: int | None = None) -> Sequence[JournalEntry]:
         return [json.loads(entry) for said, entry in self._journal if said == kind][-newest if newest else 0 :]
+
+    async def scrubs(self, projection: str) -> ScrubTimes:
+        contents = self._contents.get(projection)
+        return ScrubTimes(time.time_ns() // 1_000_000, unpacked(contents.scrubs if contents else None))
 
     async def remembered(self, projection: str, what: str) -> JournalEntry | None:
         found = self._remembered.get((projection, what))

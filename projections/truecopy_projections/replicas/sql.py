@@ -36,6 +36,7 @@ from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
     META,
     PARTITIONS,
+    SCRUBS,
     SHARED,
     WAITING,
     address_of,
@@ -49,6 +50,7 @@ from truecopy_projections.replicas.tables import (
     waiting_of,
     waiting_row,
 )
+from truecopy_projections.scrub_times import packed, unpacked
 from truecopy_projections.state import Known, PartitionPlan, PartitionState, Waiting, Wanted
 
 __all__ = ["SqlReplica"]
@@ -95,6 +97,8 @@ class SqlReplica:
             check(meta, projection)
             known = await tx.fetch("SELECT COUNT(*) FROM truecopy_partitions WHERE projection = $1", projection.id)
             refuse_other_partitions(projection, known[0][0], partitions)
+            if not known[0][0]:  # of tables that are made anew nobody has read anything
+                await tx.drop(SCRUBS, SCRUBS.key, [(projection.id,)])
             await leases.prepare(tx, projection.id, partitions)
             names = tuple(column.name for column in PARTITIONS.columns)
             for partition in range(partitions):
@@ -160,12 +164,21 @@ class SqlReplica:
             puts.setdefault(row[len(projection.fields)], []).append(row)
         return await culprits(self._database, projection, plans, puts)
 
+    async def scrubbed(self, projection: Projection[Any], at_ms: Mapping[int, int] | None) -> None:
+        async with self._database.transaction() as tx:
+            if at_ms is None:
+                await tx.drop(SCRUBS, SCRUBS.key, [(projection.id,)])
+                return
+            sql = f"SELECT times FROM {SCRUBS.name} WHERE projection = $1 {tx.dialect.for_update}"
+            known = await tx.fetch(sql, projection.id)
+            await tx.put(SCRUBS, [(projection.id, packed(unpacked(known[0][0] if known else None), at_ms))])
+
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         async with self._database.snapshot() as connection:
             meta = await read_meta(connection, name=self.name)
             self._lazy = self._lazy or LAZY_NAME in meta
-            yield SqlSnapshot(connection, meta)
+            yield SqlSnapshot(connection, meta, name=self.name)
 
     async def flush(self) -> None:
         if self._lazy or self._database.dialect.name == "sqlite":

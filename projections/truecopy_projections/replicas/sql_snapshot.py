@@ -8,8 +8,9 @@ import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
+from truecopy_bus.errors import DatabaseCorruptError
 from truecopy_bus.sql import Connection
-from truecopy_bus.sql.statements import listed, quoted
+from truecopy_bus.sql.statements import quoted
 from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import OtherServiceError
 from truecopy_projections.limits import SCAN_ROWS
@@ -19,15 +20,17 @@ from truecopy_projections.replicas.sql_keys import all_keys, load
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
     PARTITIONS,
+    SCRUBS,
     WAITING,
     checkpoint_of,
     key_of,
     meta_statement,
+    rows_query,
     state_of,
     stored_of,
     waiting_of,
-    within,
 )
+from truecopy_projections.scrub_times import ScrubTimes, unpacked
 from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState, StoredRow, Waiting
 from truecopy_schemas.errors import NewerFormatError
 
@@ -101,8 +104,8 @@ def check(meta: Mapping[str, str], projection: Projection[Any]) -> bool:
 class SqlSnapshot:
     """See Snapshot."""
 
-    def __init__(self, connection: Connection, meta: Mapping[str, str]) -> None:
-        self._connection, self._meta = connection, meta
+    def __init__(self, connection: Connection, meta: Mapping[str, str], *, name: str) -> None:
+        self._connection, self._meta, self._name = connection, meta, name
 
     async def states(self, projection: str) -> dict[int, PartitionState]:
         if declared_name(projection) not in self._meta:
@@ -111,14 +114,24 @@ class SqlSnapshot:
         return {state.partition: state for state in map(state_of, sorted(rows, key=lambda row: row[1]))}
 
     async def rows(
-        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None, indexed: bool = True
     ) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
-        if check(self._meta, projection):
-            columns = listed(tuple(column.name for column in projection.shape.columns))
-            where, limits = within("_bucket", buckets)
-            sql = f"SELECT {columns} FROM {quoted(projection.table)} WHERE {where}"
-            async for batch in self._connection.stream(sql, *limits, rows_max=SCAN_ROWS):
-                yield [stored_of(projection, row) for row in batch]
+        if not check(self._meta, projection):
+            return
+        sql, limits = rows_query(projection, self._connection.dialect, buckets, indexed=indexed)
+        width = len(projection.shape.columns)
+        if buckets is not None and self._connection.dialect.name == "postgres":
+            # Of a small table, or of many buckets, it would read the table and leave the index unseen.
+            await self._connection.fetch(f"SET LOCAL enable_seqscan = {'off' if indexed else 'on'}")
+        async for batch in self._connection.stream(sql, *limits, rows_max=SCAN_ROWS):
+            for row in batch:
+                if len(row) > width and not row[width]:
+                    raise DatabaseCorruptError(
+                        database=self._name,
+                        seen=f"the index of {projection.table} says another key than its row {stored_of(projection, row)[0]!r}",
+                        remedy=f"REINDEX {projection.table} in sqlite3 mends that; `truecopy check` proves it",
+                    )
+            yield [stored_of(projection, row) for row in batch]
 
     async def keys(
         self, projection: Projection[Any], *, buckets: Collection[int] | None = None
@@ -170,6 +183,11 @@ class SqlSnapshot:
             f"SELECT entry FROM truecopy_journal WHERE kind = $1 ORDER BY id DESC {limit}", kind
         )
         return [json.loads(row[0]) for row in reversed(rows)]
+
+    async def scrubs(self, projection: str) -> ScrubTimes:
+        [(now_ms,)] = await self._connection.fetch(f"SELECT {self._connection.dialect.now_ms}")
+        known = await self._connection.pick(SCRUBS, SCRUBS.key, [(projection,)]) if self._meta else []
+        return ScrubTimes(now_ms, unpacked(known[0][1] if known else None))
 
     async def remembered(self, projection: str, what: str) -> JournalEntry | None:
         found = self._meta.get(remembered_name(projection, what))

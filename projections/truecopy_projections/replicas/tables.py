@@ -32,6 +32,7 @@ __all__ = [
     "CHECKPOINTS",
     "META",
     "PARTITIONS",
+    "SCRUBS",
     "SHARED",
     "WAITING",
     "address_of",
@@ -44,6 +45,7 @@ __all__ = [
     "keys_shape",
     "meta_statement",
     "places",
+    "rows_query",
     "state_of",
     "state_row",
     "stored_of",
@@ -119,7 +121,8 @@ CHECKPOINTS = Shape(
     ),
     key=("projection", "part", "log_offset"),
 )
-SHARED = (META, LEASES, MEMBERS, PARTITIONS, WAITING, CHECKPOINTS)
+SCRUBS = Shape(name="truecopy_scrubs", columns=columns(projection=Kind.TEXT, times=Kind.BYTES), key=("projection",))
+SHARED = (META, LEASES, MEMBERS, PARTITIONS, WAITING, CHECKPOINTS, SCRUBS)
 """Truecopy's own tables, without the journal, whose ids are the database's: see journal_statement."""
 
 
@@ -248,6 +251,24 @@ def within(column: str, buckets: Collection[int] | None) -> tuple[str, list[int]
     limits = [limit for run in zip(firsts, lasts, strict=True) for limit in run]
     runs = [f"{column} BETWEEN ${at} AND ${at + 1}" for at in range(1, len(limits), 2)]
     return f"({' OR '.join(runs) or 'false'})", limits
+
+
+def rows_query(
+    projection: Projection[Any], dialect: Dialect, buckets: Collection[int] | None, *, indexed: bool
+) -> tuple[str, list[int]]:
+    """A query for the rows of these buckets, and its arguments; see Snapshot.rows.
+
+    SQLite takes a column that its index holds from there, and would never see what the table says. So the row is looked up by
+    its id, and a last column tells whether the two agree. PostgreSQL takes nothing from an index but where the row is.
+    """
+    shape, table = projection.shape, quoted(projection.table)
+    if buckets is not None and indexed and dialect.name == "sqlite":
+        where, limits = within("i._bucket", buckets)
+        own = ", ".join(f"t.{quoted(column.name)}" for column in shape.columns)
+        same = " AND ".join(f"i.{quoted(name)} IS t.{quoted(name)}" for name in shape.key)
+        return f"SELECT {own}, {same} FROM {table} AS i JOIN {table} AS t ON t.rowid = i.rowid WHERE {where}", limits
+    where, limits = within("_bucket" if indexed else "_bucket + 0", buckets)
+    return f"SELECT {listed(tuple(column.name for column in shape.columns))} FROM {table} WHERE {where}", limits
 
 
 def places(keys: Iterable[str]) -> list[Row]:

@@ -64,7 +64,7 @@ async def _check(arguments: Namespace, screen: Screen) -> Exit:
                 with screen.console.status(f"waiting for a mark of {projection.entity}"):
                     await fresh_mark(service, projection, asked_by=f"truecopy check of {service.name}")
             with screen.console.status(f"checking {projection.id}"):
-                how = {"deep": arguments.deep, "quick": arguments.quick, "peers": arguments.peer}
+                how = {"deep": arguments.deep, "quick": arguments.quick, "peers": arguments.peer, "afresh": True}
                 reports += await service.check(projection, **how)
             if arguments.certify and reports[-1].verdict is Verdict.EQUAL:
                 certificates.append((await service.certify(reports[-1])).as_json())
