@@ -144,6 +144,7 @@ WRONG = [
     pytest.param(["verify", "x", "--public-key", "nowhere"], {}, 1, "can't be read", id="no key"),
     pytest.param(["certify", "bank", "nothing"], {}, 2, "declares no projection", id="no projection"),
     pytest.param(["verify", "balance"], {"TRUECOPY_LOG": "kafka://127.0.0.1:1"}, 3, "unavailable", id="verify: no log"),
+    pytest.param(["verify", "balance"], {"TRUECOPY_LOG": "sqlite:none/log.db"}, 3, "no such file", id="verify: no file"),
     pytest.param(["certify", "bank"], {"TRUECOPY_LOG": "kafka://127.0.0.1:1"}, 3, "unavailable", id="certify: no log"),
 ]
 
@@ -160,6 +161,7 @@ def test_what_can_not_be_done_has_its_exit_code(
 
     assert (found.code, found.object["exit"]) == (code, code), found
     assert told in found.text
+    assert not (desk.folder / "none").exists()
 
 
 def test_the_topic_of_certificates_is_among_those_that_operators_see(desk: Desk) -> None:
