@@ -80,6 +80,7 @@ def test_what_an_owner_certifies_an_auditor_verifies(desk: Desk, monkeypatch: py
     whole = desk("verify", name, "--app", "bank")
     assert (whole.code, whole.object["findings"][-1]["about"]) == (0, "computed")
     assert "VALID: at 4 events the replica was a true copy of bank.account" in whole.text
+    assert "balance@1: certified through 4 events, " in desk("status", "bank").text
 
 
 def test_a_signer_is_trusted_by_its_key_and_not_by_its_word(desk: Desk) -> None:
