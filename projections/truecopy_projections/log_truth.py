@@ -46,11 +46,11 @@ class Truth:
 async def log_truth(projection: Projection[Any], replica: Replica, log: Log, schemas: SchemaSource, *, topic: str) -> Truth:
     """Fold the log and compare everything. Raises RepairRefusedError where it can't be folded, and like check."""
     found = await gather(projection, replica, log, schemas, topic=topic, deep=True)
-    if found.reference is None:
+    if (reference := found.reference) is None:
         raise RepairRefusedError(f"{projection.id}: nothing to repair from: {found.why_none}")
     if found.bookkeeping is not None:  # what waits decides what is parked
         found = replace(found, waiting=found.bookkeeping.mended(found.waiting))
-    wrong = wrong_keys(found, found.reference)
+    wrong = wrong_keys(found, reference)
     plans = _plans(projection, found, wrong)
     rows = max(found.stored_rows, found.meant_rows)
     records = found.bookkeeping.places if found.bookkeeping is not None else ()

@@ -187,7 +187,7 @@ class Stage:
         found_s = time.monotonic()
         if report.stored.facts.get("keys_unreachable"):
             await self.behind.reindex(self.projection.table)
-        repaired = await service.repair(self.projection, apply=True)
+        repaired = await service.repair(self.projection, apply=True, share_max=1.0)
         named = Named.of(report, repaired, errors)
         judgement = judged(injected, named, PARTITIONS)
         self.note(judgement, named, found_s, certified=await self.certified(service))
