@@ -33,9 +33,9 @@ COMPARISONS = 10_000
 RATE = 560
 """Events a second that are published. The page says how many there were."""
 QUIET, MOVING = 500, 600
-ROUNDS = 3
+ROUNDS = 2
 """Rounds of a stage. A check folds the log from its beginning, so a stage must not last for long."""
-A_ROUND = 56
+A_ROUND = 70
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
