@@ -1,4 +1,4 @@
-"""SIGKILL at every named point of publisher, relay, worker and certifier, and at random moments; judged from outside.
+"""SIGKILL at every named point of publisher, relay, worker, certifier, and at random; a frozen process; judged from outside.
 
 The cases are made from the list of points: a new point without a drill, or one that its drill never comes by, is a failure.
 One process is the victim; who takes over works in the test's own process. `make drill-kills` plays more rounds, each of

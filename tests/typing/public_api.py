@@ -7,6 +7,7 @@ from typing import Annotated, assert_type
 
 from pydantic import Field
 
+from truecopy_projections.certificate import Certificate, Standing
 from truecopy_projections.testing import given
 from truecopy_services import (
     EVERY_ROW,
@@ -108,6 +109,10 @@ async def use(settings: Settings) -> list[Report]:
         reports = await service.check(orders, lines, deep=True)
         assert_type(reports, list[Report])
         assert_type(reports[0].verdict, Verdict)
+        certificate = await service.certify(reports[0], because="why")
+        assert_type(certificate, Certificate)
+        assert_type(await service.certificates(orders), list[Certificate])
+        assert_type((await service.verify(certificate, projection=orders)).standing, Standing)
         await service.repair(orders, apply=True)
         return reports
 

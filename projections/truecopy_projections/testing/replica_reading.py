@@ -52,6 +52,7 @@ async def everything_in(snapshot: Snapshot) -> list[Any]:
         list(await snapshot.checkpoints(LINES.id)),
         list(await snapshot.waiting(LINES.id)),
         list(await snapshot.journal("repair")),
+        list(await snapshot.unreachable(LINES)),
     ]
 
 
@@ -226,6 +227,7 @@ class ReadingSuite:
             batches = [len(batch) async for batch in snapshot.rows(LINES)]
             assert sorted(await gathered(snapshot.rows(LINES))) == sorted((key, 1, row) for (key, _), row in puts.items())
             assert sorted(key for key, _, _ in await gathered(snapshot.keys(LINES))) == sorted(names)
+            assert not await snapshot.unreachable(LINES)
         assert max(batches) <= SCAN_ROWS
 
     async def test_rows_and_keys_are_read_by_the_buckets_of_their_keys(self, replica: Replica) -> None:

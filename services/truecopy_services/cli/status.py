@@ -15,7 +15,7 @@ from truecopy_services.status import ServiceStatus, status
 
 __all__ = ["STATUS"]
 
-FIGURES = ("position", "lag", "oldest", "count", "verified", "scrubbed", "parked", "foreign")
+FIGURES = ("position", "lag", "oldest", "count", "verified", "certified", "scrubbed", "parked", "foreign")
 COLUMNS = ("projection", "part", "log", *FIGURES, "holder")
 
 
@@ -64,7 +64,8 @@ def _table(found: ServiceStatus) -> Table:
             bounds = "?" if one.end is None else f"{one.start}..{one.end}"
             oldest = None if one.oldest_unapplied_s is None else f"{one.oldest_unapplied_s:.1f} s"
             verified = None if one.verified_s is None else f"{one.verified_through}, {one.verified_s:.0f} s ago"
-            figures = (one.position, one.lag, oldest, one.count, verified, scrubbed, one.parked, one.foreign)
+            certified = "-" if one.certified_s is None else f"{one.certified_through}, {one.certified_s:.0f} s ago"
+            figures = (one.position, one.lag, oldest, one.count, verified, certified, scrubbed, one.parked, one.foreign)
             table.add_row(
                 projection.id,
                 str(one.partition),
