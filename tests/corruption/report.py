@@ -93,8 +93,8 @@ def told(half: dict[str, Any]) -> str:
     return "\n\n".join(
         (
             f"### {half['database']}",
-            f"{half['minutes']} minutes; {half['versions']}. {half['events_per_s']} events/s meanwhile; {moving} of the injections "
-            "met rows that the flow went on writing.",
+            f"{half['minutes']} minutes; {half['versions']}. {half['events_per_s']} events/s meanwhile; {moving} of the "
+            "injections met rows that the flow went on writing.",
             kinds_table(half["kinds"]),
             "Without injections:",
             table([heads, [*quiet_row, quiet["false_alarms"]]]),
