@@ -6,6 +6,7 @@ __all__ = [
     "AddressError",
     "DataRefusedError",
     "DatabaseAccessError",
+    "DatabaseCorruptError",
     "DatabaseUnavailableError",
     "IncarnationError",
     "InvalidTokenError",
@@ -76,6 +77,16 @@ class DatabaseAccessError(DatabaseUnavailableError):
 
     def __init__(self, *, database: str, seen: str, remedy: str) -> None:
         UnavailableError.__init__(self, f"database {database} does not let us in: {seen}; {remedy}")
+        self.database, self.seen, self.remedy = database, seen, remedy
+
+
+class DatabaseCorruptError(DatabaseUnavailableError):
+    """The database says itself that its files are damaged. Do what the message says; what was read so far stands."""
+
+    waiting_helps = False
+
+    def __init__(self, *, database: str, seen: str, remedy: str) -> None:
+        UnavailableError.__init__(self, f"database {database} is corrupt: {seen}; {remedy}")
         self.database, self.seen, self.remedy = database, seen, remedy
 
 

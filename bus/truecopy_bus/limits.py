@@ -15,6 +15,7 @@ __all__ = [
     "LOG_WAL_PAGES",
     "MARK_EVENTS_MAX",
     "MARK_IDLE_S",
+    "MARK_REQUESTS_KEPT_MS",
     "MARK_WRITING_S",
     "POOL_CONNECTIONS_MAX",
     "PUBLISH_EVENTS_MAX",
@@ -96,6 +97,8 @@ MARK_IDLE_S = 10.0
 """Seconds between marks of an idle partition: how stale `verified_through` gets when nothing happens."""
 MARK_EVENTS_MAX = 20_000
 """Events between marks of a partition at the most."""
+MARK_REQUESTS_KEPT_MS = 10 * 60 * 1000
+"""Milliseconds for which Kafka keeps a request for a mark: relays look every second, and nobody waits for ten minutes."""
 SCHEMA_WAIT_S = 10.0
 """Seconds until another's schema registry has answered with a whole schema, or counts as away."""
 SCHEMA_ANSWER_BYTES_MAX = 1024 * 1024

@@ -7,37 +7,23 @@ topic whose head is gone, or which was made anew, is an error and never an empty
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
 
 from truecopy_bus.errors import IncarnationError, LogUnavailableError, TopicMismatchError
+from truecopy_bus.lasting import ensure_lasting
 from truecopy_bus.limits import APPEND_TIMEOUT_S, CLAIM_ATTEMPTS_MAX, READ_RECORDS_MAX, READ_WAIT_S
 from truecopy_bus.log import Log, Reader
 from truecopy_bus.points import Point, reached
-from truecopy_bus.record import Incarnation, Outgoing, TopicSpec, TopicState
+from truecopy_bus.record import Incarnation, Outgoing, TopicState
 from truecopy_schemas.avro_schema import AvroSchema, subject
 from truecopy_schemas.compatibility import Compatibility
 from truecopy_schemas.control import CONTROL_KEY
 from truecopy_schemas.errors import UnknownSchemaError
 from truecopy_schemas.registry import Registered, RegistryState
 
-__all__ = ["SCHEMAS_TOPIC", "Registry", "SettingsKept", "schemas_spec"]
+__all__ = ["SCHEMAS_TOPIC", "Registry"]
 
 SCHEMAS_TOPIC = "_truecopy.schemas"
 """The topic's name, which a namespace may precede."""
-_SETTINGS = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-
-
-def schemas_spec(topic: str) -> TopicSpec:
-    """What the topic of the schemas is made with."""
-    return TopicSpec(name=topic, partitions=1, settings=_SETTINGS)
-
-
-@runtime_checkable
-class SettingsKept(Protocol):
-    """A log that can say which settings a topic really has. Not part of the port."""
-
-    async def settings(self, topic: str) -> Mapping[str, str]: ...
 
 
 class Registry:
@@ -62,12 +48,7 @@ class Registry:
 
         Raises TopicMismatchError for a topic that may forget, LogUnavailableError, and what `refresh` raises.
         """
-        await self._log.create(schemas_spec(self._topic))
-        if isinstance(self._log, SettingsKept):
-            kept = await self._log.settings(self._topic)
-            for name, value in _SETTINGS.items():
-                if kept.get(name) != value:
-                    raise TopicMismatchError(topic=self._topic, seen=f"{name}={kept.get(name)}", expected=f"{name}={value}")
+        await ensure_lasting(self._log, self._topic)
         await self.refresh()
 
     async def refresh(self) -> None:

@@ -40,16 +40,17 @@ from truecopy_bus.limits import (
     RELAY_POLL_S,
     RELAY_STAYING_ROWS,
 )
-from truecopy_bus.log import Log, without_beginning
+from truecopy_bus.log import Log
+from truecopy_bus.mark_requests import REQUESTS_TOPIC, MarkRequests
 from truecopy_bus.outage import Outage
 from truecopy_bus.outbox import scope_of
 from truecopy_bus.points import Point, reached
-from truecopy_bus.record import Outgoing, TopicSpec, TopicState
+from truecopy_bus.record import Outgoing
 from truecopy_bus.registry import Registry
 from truecopy_bus.relay_pass import append, decide
 from truecopy_bus.relay_schemas import SchemaClaims
 from truecopy_bus.relay_status import HeldPartition, PartitionStatus, RelayedEntity, RelayStatus
-from truecopy_bus.relay_tail import stated
+from truecopy_bus.relay_topics import check_topic
 from truecopy_bus.store import EventStore
 from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, encode
 from truecopy_schemas.errors import TruecopyError
@@ -92,6 +93,7 @@ class Relay:
         self._namespace, self._lease_s = namespace, lease_s
         self._mark_events, self._mark_writing_s, self._mark_idle_s = mark_events, mark_writing_s, mark_idle_s
         self._claims = SchemaClaims(self._database, registry)
+        self._requests = MarkRequests(log, topic=namespace + REQUESTS_TOPIC)
         self._entities: dict[str, RelayedEntity] = {}
         self._sent = 0
         self._told: dict[str, str] | None = None
@@ -187,7 +189,7 @@ class Relay:
         return self._store.unread and not (await self._store.entities()).keys() <= self._entities.keys()
 
     async def _check(self) -> None:
-        """Look for new entities, and whether registry and topics still live the lives that we fill."""
+        """Look for new entities, whether registry and topics still live the lives that we fill, and who asks for marks."""
         for name, partitions in sorted((await self._store.entities()).items()):
             if name not in self._entities:
                 async with self._database.transaction() as tx:
@@ -206,53 +208,14 @@ class Relay:
             try:
                 if fault is not None:
                     raise fault
-                await self._check_topic(entity)
+                await check_topic(self._database, self._log, entity)
                 entity.halted = None
             except _HALTING as error:
                 _halt(entity, error)
+        for name in await self._requests.asked(self._entities):
+            for held in self._entities[name].held.values():
+                held.asked = True
         self._check_at = _now() + RELAY_CHECK_S
-
-    async def _check_topic(self, entity: RelayedEntity) -> None:
-        """Raises one of _HALTING unless the topic is the one that was filled so far."""
-        async with self._database.snapshot() as read:
-            filled = (await outbox.filled(read, entity.name)).values()
-        known = {was.incarnation for was in filled}
-        if known:
-            state = await self._filled_topic(entity, sum(was.events for was in filled))
-        else:
-            state = await self._log.create(TopicSpec(name=entity.topic, partitions=entity.partitions))
-            await reached(Point.RELAY_TOPIC, state.partitions)
-        if state.partitions != entity.partitions or state.incarnation is None:
-            seen = f"{state.partitions} partitions and incarnation {state.incarnation}"
-            raise TopicMismatchError(topic=entity.topic, seen=seen, expected=f"{entity.partitions} and a genesis")
-        if others := known - {state.incarnation}:
-            raise IncarnationError(topic=entity.topic, known=min(others), seen=state.incarnation)
-        entity.incarnation = state.incarnation
-        await self._check_tail(entity, state)
-
-    async def _filled_topic(self, entity: RelayedEntity, events: int) -> TopicState:
-        """The topic that we put so many events into: what was filled once is never made anew. Raises TopicLostError."""
-        try:
-            state = await self._log.describe(entity.topic)
-        except TopicMissingError as error:
-            seen = f"it was deleted from the log, after {events} events had been put into it"
-            raise TopicLostError(topic=entity.topic, seen=seen) from error
-        if state.incarnation is None:
-            raise TopicLostError(topic=entity.topic, seen=without_beginning(state))
-        return state
-
-    async def _check_tail(self, entity: RelayedEntity, state: TopicState) -> None:
-        """Raises StoreBehindError where the log was filled by a newer store than ours, or by another owner."""
-        for part, held in entity.held.items():
-            if held.stated is None:
-                held.stated = await stated(self._log, entity.topic, part, state.bounds[part])
-        # Read after the marks: what they state was recorded before they were appended.
-        async with self._database.snapshot() as read:
-            recorded = await outbox.filled(read, entity.name)
-        for part, held in entity.held.items():
-            events = recorded[part].events if part in recorded else 0
-            if (held.stated or 0) > events:
-                raise StoreBehindError(topic=entity.topic, partition=part, recorded=events, stated=held.stated or 0)
 
     async def _renew(self) -> None:
         self._renew_at, lease_s = _now() + self._lease_s / 3, leases.stretched(self._lease_s, turn_s=self._turn_s)
@@ -337,7 +300,7 @@ class Relay:
 
     def _mark_is_due(self, held: HeldPartition) -> bool:
         age_s = _now() - held.marked_at
-        if held.unmarked >= self._mark_events or age_s >= self._mark_idle_s:
+        if held.asked or held.unmarked >= self._mark_events or age_s >= self._mark_idle_s:
             return True
         return held.unmarked > 0 and age_s >= self._mark_writing_s
 
@@ -364,7 +327,7 @@ class Relay:
             )
             stated = Outgoing(CONTROL_KEY, encode(mark), at_ms, ((CONTROL_HEADER, MARK),))
             await self._log.append(entity.topic, part, [stated])
-            held.marked_at, held.unmarked = _now(), 0
+            held.marked_at, held.unmarked, held.asked = _now(), 0, False
             await reached(Point.RELAY_MARKED, figures.marks)
 
     def _idle_s(self) -> float:

@@ -52,7 +52,8 @@ class HeldPartition:
 
     `after` is where the next page starts: at 0, unless a whole page had little to send and the rows behind it must not
     starve. `unmarked` counts events since the last mark; it begins at 1 because nobody knows what the last holder left.
-    `stated` is the count that the log's own marks stated when we came, None until they were read.
+    `stated` is the count that the log's own marks stated when we came, None until they were read. `asked`: somebody wants a
+    mark now.
     """
 
     fence: Fence
@@ -61,6 +62,7 @@ class HeldPartition:
     after: int = 0
     unmarked: int = 1
     stated: int | None = None
+    asked: bool = False
 
     @property
     def staying(self) -> int:

@@ -13,7 +13,20 @@ from truecopy_bus.fold import DIGEST_MODULUS
 from truecopy_projections.columns import encode, encoded
 from truecopy_projections.limits import BUCKETS
 
-__all__ = ["EMPTY", "bucket_of", "bucket_of_name", "differing", "row_hash", "row_hashes", "shifted", "total", "vector"]
+__all__ = [
+    "EMPTY",
+    "Tally",
+    "bucket_of",
+    "bucket_of_name",
+    "differing",
+    "row_hash",
+    "row_hashes",
+    "shifted",
+    "sum_of",
+    "total",
+    "vector",
+    "with_buckets",
+]
 
 _HASH_BYTES = 32
 _ROW_LABEL = b"truecopy/row/1"
@@ -60,16 +73,45 @@ def shifted(sums: bytes, moves: Mapping[int, int]) -> bytes:
 
 def vector(hashes: Iterable[tuple[int, bytes]]) -> bytes:
     """The vector of (bucket, hash) pairs, from nothing."""
-    sums: dict[int, int] = {}
+    tally = Tally()
     for bucket, one in hashes:
-        sums[bucket] = sums.get(bucket, 0) + int.from_bytes(one)
-    return shifted(EMPTY, sums)
+        tally.add(bucket, one)
+    return tally.vector()
+
+
+def with_buckets(sums: bytes, others: bytes, buckets: Iterable[int]) -> bytes:
+    """The vector with these buckets as `others` has them."""
+    changed = bytearray(sums)
+    for bucket in buckets:
+        at = slice(bucket * _HASH_BYTES, (bucket + 1) * _HASH_BYTES)
+        changed[at] = others[at]
+    return bytes(changed)
+
+
+class Tally:
+    """A vector that is summed row by row: 1,024 numbers in memory, however many rows."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, int] = {}
+
+    def add(self, bucket: int, one: bytes) -> None:
+        """Count one hash in."""
+        self._sums[bucket] = self._sums.get(bucket, 0) + int.from_bytes(one)
+
+    def vector(self) -> bytes:
+        """The vector of what was counted."""
+        return shifted(EMPTY, self._sums)
 
 
 def total(sums: bytes) -> int:
     """The digest: the sum of all buckets, modulo 2^256."""
     parts = (sums[at : at + _HASH_BYTES] for at in range(0, len(sums), _HASH_BYTES))
     return sum(map(int.from_bytes, parts)) % DIGEST_MODULUS
+
+
+def sum_of(sums: bytes, bucket: int) -> int:
+    """The sum of one bucket of a vector."""
+    return int.from_bytes(sums[bucket * _HASH_BYTES : (bucket + 1) * _HASH_BYTES])
 
 
 def differing(one: bytes, other: bytes) -> frozenset[int]:

@@ -1,14 +1,19 @@
 """Errors of projections and replicas: one class for each thing that its caller does next."""
 
+from pathlib import Path
+
 from truecopy_schemas.errors import TruecopyError
 
 __all__ = [
+    "BootstrapRefusedError",
+    "InvalidCertificateError",
     "NotEqualError",
     "NotReachedError",
     "OtherServiceError",
     "ProjectionError",
     "RepairRefusedError",
     "RowRejectedError",
+    "SigningKeyError",
     "UnknownProjectionError",
 ]
 
@@ -51,5 +56,29 @@ class RepairRefusedError(TruecopyError):
     """A repair that would change too much, or has no truth to repair from. Nothing was changed."""
 
 
+class BootstrapRefusedError(TruecopyError):
+    """A replica is not filled from this peer, or not now. What was there is as it was; do what the message says."""
+
+    def __init__(self, *, projection: str, replica: str, peer: str, seen: str, remedy: str) -> None:
+        super().__init__(f"{projection}: {replica} is not filled from {peer}: {seen}; {remedy}")
+        self.projection, self.replica, self.peer, self.seen, self.remedy = projection, replica, peer, seen, remedy
+
+
 class NotEqualError(TruecopyError):
     """A certificate was asked for what is not proven equal. Check, repair, and ask again."""
+
+
+class InvalidCertificateError(TruecopyError):
+    """A text that is no certificate, or one that can't be. Use the text that was issued, or the one on the log."""
+
+    def __init__(self, seen: str) -> None:
+        super().__init__(f"this is no certificate: {seen}; expected one as `truecopy certify` issued it, whole")
+        self.seen = seen
+
+
+class SigningKeyError(TruecopyError):
+    """A file of keys that can't be used. Name another, or bring it back."""
+
+    def __init__(self, *, path: Path, seen: str) -> None:
+        super().__init__(f"keys in {path}: {seen}; expected keys of Ed25519: name another file, or bring this one back")
+        self.path, self.seen = path, seen

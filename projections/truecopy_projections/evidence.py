@@ -1,7 +1,8 @@
 """What a check gathers before it judges: one snapshot of the replica, and the fold of the log to the same positions.
 
 Before the snapshot it waits, for a bounded time, until the replica passed a mark that covers what the log held when the check
-began. A replica that moves all the time is so compared at a point of its own, and nobody has to stop.
+began. A replica that moves all the time is so compared at a point of its own, and nobody has to stop. While it waits it looks
+at the newest checkpoints alone.
 """
 
 import asyncio
@@ -14,18 +15,21 @@ from truecopy_bus.errors import TopicLostError, TopicMissingError
 from truecopy_bus.log import Log, identified
 from truecopy_bus.record import TopicState
 from truecopy_bus.schema_sources import SchemaSource
-from truecopy_projections.digest import bucket_of, differing, row_hash, vector
+from truecopy_projections.bookkeeping import Bookkeeping
+from truecopy_projections.digest import EMPTY, Tally, bucket_of, differing, row_hash
 from truecopy_projections.drill import drill
 from truecopy_projections.errors import UnknownProjectionError
+from truecopy_projections.folding import Folded, Place, fold_log
 from truecopy_projections.following import followed
-from truecopy_projections.limits import CHECK_POLL_S
+from truecopy_projections.gathered_check import GatheredFound, gathered_found
+from truecopy_projections.limits import BUCKETS, CHECK_POLL_S
 from truecopy_projections.projection import Projection
-from truecopy_projections.reference import Reference, replay
+from truecopy_projections.reference import Reference
 from truecopy_projections.replica import Replica, Snapshot
 from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState, Reason, Waiting
 from truecopy_projections.verdicts import Difference
 
-__all__ = ["Evidence", "gather", "is_waiting", "judged", "newest", "tallied"]
+__all__ = ["Evidence", "awaited", "gather", "held", "is_waiting", "judged", "newest", "scrub", "suspects", "tallied"]
 
 NOT_JUDGED = (MarkVerdict.LATE, MarkVerdict.SUPERSEDED)
 _FOLDED_ALIKE = (None, Reason.GAP, Reason.CONFLICT)
@@ -39,7 +43,12 @@ class Evidence:
     `topic` is the topic as it was when the check began. `keys` are the states of all source keys on a deep check, of parked
     ones otherwise, and `homes` the partitions that they are kept under; `waiting` is the whole quarantine. `scrubbed` are the
     digests of the stored rows hashed again, `kept` those of the hashes stored beside them, `folded` those of the reference's
-    rows. Where the log can't be folded, `reference` is None and `why_none` says why.
+    `meant_rows` rows. Where the log can't be folded, `reference` is None and `why_none` says why; unless the check is deep it
+    holds only keys that something points to. `stored_rows` counts what was scrubbed; `taken_at_ms` is when, by the
+    clock of the replica's database. `gathered` are the rows that gather others, folded again.
+
+    A deep check also holds records that are kept against the log (`bookkeeping`), and looks for every row by its key:
+    `unreachable` are source keys of rows that the index of their table does not find.
     """
 
     topic: TopicState
@@ -54,7 +63,13 @@ class Evidence:
     scrubbed: Mapping[int, bytes]
     kept: Mapping[int, bytes]
     folded: Mapping[int, bytes]
+    meant_rows: int
+    stored_rows: int
+    taken_at_ms: int
     differences: Sequence[Difference]
+    bookkeeping: Bookkeeping | None = None
+    unreachable: Sequence[str] = ()
+    gathered: Sequence[GatheredFound] = ()
 
 
 async def gather(
@@ -68,46 +83,72 @@ async def gather(
     wait_s: float = 0.0,
 ) -> Evidence:
     """Wait up to `wait_s` seconds for the replica, then collect. Raises like check."""
-    deadline = time.monotonic() + wait_s
-    described = await _appeared(log, topic, replica, projection, deadline)
+    described = await awaited(projection, replica, log, topic=topic, wait_s=wait_s)
     await schemas.refresh()
-    await _caught_up(projection, replica, described, deadline)
     async with replica.snapshot() as snapshot:
-        states = await snapshot.states(projection.id)
-        if not states:
-            raise UnknownProjectionError(
-                f"replica {replica.name} holds no projection {projection.id}; start a worker for it once, or check the name"
-            )
+        states = await held(projection, replica, snapshot)
         keys, homes = await _keys(snapshot, projection, everything=deep)
         waiting = await snapshot.waiting(projection.id)
         why_none = _why_not_foldable(await identified(log, topic, foreign=projection.foreign is not None), states)
-        reference: Reference | None = None
+        taken_at_ms = (await snapshot.scrubs(projection.id)).now_ms
+        scrubbed, kept, stored_rows = await scrub(snapshot, projection, states)
+        places = None if deep else suspects(states, scrubbed, kept)
+        checkpoints = await snapshot.checkpoints(projection.id)
+        fold: Folded | None = None
+        kept_right: Bookkeeping | None = None
         if not why_none:
-            upto = {p: state.position for p, state in states.items()}
+            if deep and projection.foreign is None:
+                kept_right = Bookkeeping(projection, {p: s.position for p, s in states.items()}, waiting, checkpoints)
             stops = {key: s.applied for key, s in keys.items() if s.parked not in _FOLDED_ALIKE and is_waiting(key, s, waiting)}
-            reference = await replay(projection, log, schemas, topic=topic, upto=upto, stops=stops)
-            if projection.foreign is not None and (why_none := _why_not_repeated(reference, states)):
-                reference = None
-        folded = _folded(projection, reference, states) if reference else {}
-        scrubbed, kept = await _scrub(snapshot, projection, states)
-        suspects = None if deep else _suspects(states, scrubbed, kept, folded)
+            asked = {*keys, *(w.key for w in waiting if w.key is not None)}
+            fold = await fold_log(
+                projection, log, schemas, topic=topic, states=states, stops=stops, keys=asked, places=places, watch=kept_right
+            )
+            if projection.foreign is not None and (why_none := _why_not_repeated(fold.reference, states)):
+                fold = None
+        if places is not None and fold is not None:
+            places |= suspects(states, fold.vectors)
+        differences = await drill(projection, snapshot, fold.reference if fold else None, places)
         found = Evidence(
             topic=described,
             deep=deep,
             states=states,
-            checkpoints=await snapshot.checkpoints(projection.id),
+            checkpoints=checkpoints,
             keys=keys,
             homes=homes,
             waiting=waiting,
-            reference=reference,
+            reference=fold.reference if fold else None,
             why_none=why_none,
             scrubbed=scrubbed,
             kept=kept,
-            folded=folded,
-            differences=await drill(projection, snapshot, reference, suspects),
+            folded=fold.vectors if fold else {},
+            meant_rows=fold.rows if fold else 0,
+            stored_rows=stored_rows,
+            taken_at_ms=taken_at_ms,
+            differences=differences,
+            gathered=await gathered_found(projection, snapshot, differences if fold else None),
+            bookkeeping=kept_right,
+            unreachable=await snapshot.unreachable(projection) if deep else (),
         )
     await replica.flush()  # nothing counts as proven that a crash could take back
     return found
+
+
+async def awaited(projection: Projection[Any], replica: Replica, log: Log, *, topic: str, wait_s: float) -> TopicState:
+    """Wait up to `wait_s` seconds until the replica passed a mark for what the log holds now; the topic as it is now."""
+    deadline = time.monotonic() + wait_s
+    described = await _appeared(log, topic, replica, projection, deadline)
+    await _caught_up(projection, replica, described, deadline)
+    return described
+
+
+async def held(projection: Projection[Any], replica: Replica, snapshot: Snapshot) -> dict[int, PartitionState]:
+    """The partitions' states. Raises UnknownProjectionError where there are none."""
+    if not (states := await snapshot.states(projection.id)):
+        raise UnknownProjectionError(
+            f"replica {replica.name} holds no projection {projection.id}; start a worker for it once, or check the name"
+        )
+    return states
 
 
 def judged(checkpoints: Sequence[Checkpoint]) -> dict[int, Checkpoint]:
@@ -168,7 +209,7 @@ async def _caught_up(projection: Projection[Any], replica: Replica, topic: Topic
     while True:
         async with replica.snapshot() as snapshot:
             states = await snapshot.states(projection.id)
-            last = newest(await snapshot.checkpoints(projection.id))
+            last = newest(await snapshot.checkpoints(projection.id, newest=1))
         there = _arrived if projection.foreign is not None else _marked
         waits = [p for p, state in states.items() if not (state.halted or there(state, last.get(p), topic))]
         if (states and not waits) or time.monotonic() >= deadline:
@@ -227,32 +268,29 @@ async def _keys(
     return found, homes
 
 
-def _folded(projection: Projection[Any], reference: Reference, states: Mapping[int, PartitionState]) -> dict[int, bytes]:
-    hashes: dict[int, list[tuple[int, bytes]]] = {p: [] for p in states}
-    for key, rows in reference.rows.items():
-        for values in rows.values():
-            hashes[reference.partition[key]].append((bucket_of(key), row_hash(projection.id, key, values)))
-    return {p: vector(pairs) for p, pairs in hashes.items()}
-
-
-async def _scrub(
+async def scrub(
     snapshot: Snapshot, projection: Projection[Any], states: Mapping[int, PartitionState]
-) -> tuple[dict[int, bytes], dict[int, bytes]]:
-    """Hash every stored row again. Rows of a partition that does not exist are told with partition -1."""
-    again: dict[int, list[tuple[int, bytes]]] = {p: [] for p in states}
-    kept: dict[int, list[tuple[int, bytes]]] = {p: [] for p in states}
+) -> tuple[dict[int, bytes], dict[int, bytes], int]:
+    """Hash every stored row again, and count them. Rows of a partition or a bucket that does not exist are told with -1."""
+    again = {p: Tally() for p in states}
+    kept = {p: Tally() for p in states}
+    rows = 0
     async for batch in snapshot.rows(projection):
+        rows += len(batch)
         for key, partition, row in batch:
-            p = partition if partition in states else -1
-            again.setdefault(p, []).append((bucket_of(key), row_hash(projection.id, key, row.values)))
-            kept.setdefault(p, []).append((bucket_of(key), row.hash))
-    return {p: vector(pairs) for p, pairs in again.items()}, {p: vector(pairs) for p, pairs in kept.items()}
+            bucket = bucket_of(key) if row.astray is None else row.astray
+            p = partition if partition in states and bucket in range(BUCKETS) else -1
+            bucket = min(max(bucket, 0), BUCKETS - 1)  # with which a read of buckets meets what is beyond them
+            again.setdefault(p, Tally()).add(bucket, row_hash(projection.id, key, row.values))
+            kept.setdefault(p, Tally()).add(bucket, row.hash)
+    return {p: one.vector() for p, one in again.items()}, {p: one.vector() for p, one in kept.items()}, rows
 
 
-def _suspects(states: Mapping[int, PartitionState], *sides: Mapping[int, bytes]) -> frozenset[int]:
-    """The buckets in which any side differs from the maintained digests."""
-    buckets: set[int] = set()
-    for side in sides:
-        for p, sums in side.items():
-            buckets |= differing(sums, states[p].rows) if p in states else frozenset(range(len(sums) // 32))
-    return frozenset(buckets)
+def suspects(states: Mapping[int, PartitionState], *sides: Mapping[int, bytes]) -> set[Place]:
+    """Where any side differs from the maintained digests; in a partition that does not exist, wherever there is a row."""
+    return {
+        (p, bucket)
+        for side in sides
+        for p, sums in side.items()
+        for bucket in differing(sums, states[p].rows if p in states else EMPTY)
+    }

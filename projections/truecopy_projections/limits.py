@@ -4,21 +4,34 @@ __all__ = [
     "BATCH_GROWTH_MAX",
     "BATCH_LEASE_SHARE",
     "BATCH_RECORDS_FIRST",
+    "BECAUSE_CHARS_MAX",
+    "BOOTSTRAP_COPY_ROWS",
+    "BOOTSTRAP_PAGES",
+    "BOOTSTRAP_TAIL_RECORDS_MAX",
     "BUCKETS",
     "CHECKPOINTS_KEPT",
     "CHECK_POLL_S",
     "CHECK_WAIT_S",
     "COLUMN_RECORDS_MIN",
     "DETAIL_CHARS_MAX",
+    "EXPLAINED_KEYS_MAX",
+    "GROUP_LOCKS",
+    "GROUP_ROWS_MAX",
     "INCARNATION_CHECK_S",
     "KEYS_PARKED_MAX",
+    "MARKS_LOOKED_MAX",
     "PARKED_RETRY_S",
+    "PEER_WAIT_S",
     "READ_AT_LEAST_S",
     "READ_POLL_S",
     "REPAIR_LEASE_S",
+    "REPAIR_ROWS_FREE",
     "REPAIR_ROWS_MAX",
+    "REPAIR_SHARE_MAX",
     "REPLAY_STALL_S",
     "SCAN_ROWS",
+    "SCRUB_AGE_MAX_S",
+    "SCRUB_ROWS_NAMED_MAX",
     "THREAD_RECORDS_MIN",
     "TOPIC_POLL_S",
     "TOPIC_QUIET_S",
@@ -49,8 +62,14 @@ BATCH_GROWTH_MAX = 8.0
 """Times as many records as in the batch before, at the most: what few records took tells little of what many will."""
 BATCH_LEASE_SHARE = 0.5
 """Share of a lease that a batch may take from read to commit. Between batches the lease is renewed."""
+GROUP_ROWS_MAX = 100_000
+"""Contributions of one gathered row: they are folded anew with each batch that touches it, within a share of a lease."""
+GROUP_LOCKS = 256
+"""Locks among which the groups of a gathered projection are spread: a server holds some thousands for all its sessions."""
 SCAN_ROWS = 2_000
 """Rows that a scan holds in memory at a time."""
+SCRUB_ROWS_NAMED_MAX = 1_000
+"""Rows that one scrub names, some hundred bytes each. Where all differ nobody reads the list, and memory is bounded."""
 INCARNATION_CHECK_S = 1.0
 """Seconds after which a worker asks the log again whether the topic is still the one that it knows."""
 TOPIC_POLL_S = 0.5
@@ -71,7 +90,27 @@ CHECK_POLL_S = 0.1
 """Seconds between looks at a replica by a waiting check."""
 REPAIR_LEASE_S = 300.0
 """Seconds for which a repair holds all partitions while it folds the log. It gives them back at its end."""
+BOOTSTRAP_COPY_ROWS = 10_000
+"""Rows that go from a peer to a new replica in one transaction, where the two are not databases of one kind."""
+BOOTSTRAP_PAGES = 1_000
+"""Pages of a peer's SQLite file, 4 KiB each, that are copied in one step: some 5 ms of reading between two pauses."""
+BOOTSTRAP_TAIL_RECORDS_MAX = 100_000
+"""Records of a partition behind a peer's position that are held against its copy: five times those between two marks."""
+MARKS_LOOKED_MAX = 100
+"""Newest checkpoints of each partition that a quick check and a comparison look at: some minutes of marks at one a second."""
+SCRUB_AGE_MAX_S = 24 * 3600.0
+"""Seconds since a row was hashed again after which what is on the disk counts as unproven: a scrub a day is little work."""
+PEER_WAIT_S = 5.0
+"""Seconds for which a comparison waits for a common mark, or for a later one where rows may just have moved on."""
+EXPLAINED_KEYS_MAX = 20
+"""Differing keys that one check explains: each is folded on its own, and who sees twenty knows what happened."""
 REPLAY_STALL_S = 10.0
 """Seconds without a record after which a fold of the log is given up."""
+BECAUSE_CHARS_MAX = 500
+"""Characters of the reason that a certificate may give for what went back: a sentence or three."""
 REPAIR_ROWS_MAX = 10_000
 """Rows that one repair changes at most without being told to: above this, rebuild."""
+REPAIR_SHARE_MAX = 0.1
+"""Share of all rows that one repair changes at most without being told to: where more differ, look for the cause first."""
+REPAIR_ROWS_FREE = 100
+"""Rows that a repair may change whatever their share: of a small table a few are much."""

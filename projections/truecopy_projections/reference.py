@@ -1,13 +1,14 @@
 """The independent fold: what the rows must be, by the plainest way there is.
 
 It reads the log from its beginning, one record at a time, into dicts. No batches, no columns, nothing of worker or plan: when
-its rows and a replica's are equal, two programs agree, not one with itself. It is slow on purpose and holds all rows in memory.
+its rows and a replica's are equal, two programs agree, not one with itself. It is slow on purpose and holds in memory all
+rows of the partitions that it is asked for.
 """
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from truecopy_bus.errors import LogUnavailableError
 from truecopy_bus.fold import DIGEST_MODULUS, UNKNOWN, Head, Verdict, fold
@@ -28,7 +29,7 @@ from truecopy_schemas.errors import (
 from truecopy_schemas.framing import unframe
 from truecopy_schemas.limits import KEY_BYTES_MAX
 
-__all__ = ["Reference", "Rows", "reduced", "replay"]
+__all__ = ["Reference", "Rows", "Watch", "reduced", "replay"]
 
 Rows = dict[SubKey, tuple[Any, ...]]
 """The rows of a key: canonical values by sub key."""
@@ -38,9 +39,9 @@ Rows = dict[SubKey, tuple[Any, ...]]
 class Reference:
     """What the log yields up to some offsets: rows and heads by source key, count and input digest by partition.
 
-    `applied` is the version that a key's rows are at; lower than its head's where its next event can't be applied. `read` are
-    the records of a partition. Of a foreign topic, `unknown` are ids without which rows are not what they were, and `strays`
-    keys that lie in two partitions.
+    `applied` is the version that a key's rows are at; lower than its head's where its next event can't be applied. `conflicts`
+    are keys with two events of one version, `read` the records of a partition. Of a foreign topic, `unknown` are ids without
+    which rows are not what they were, and `strays` keys that lie in two partitions.
     """
 
     rows: dict[str, Rows] = field(default_factory=dict)
@@ -53,6 +54,19 @@ class Reference:
     read: dict[int, int] = field(default_factory=dict)
     unknown: set[int] = field(default_factory=set)
     strays: set[str] = field(default_factory=set)
+    conflicts: set[str] = field(default_factory=set)
+
+
+class Watch(Protocol):
+    """Who looks on while a log is folded."""
+
+    def wants(self, record: Record) -> bool:
+        """Told of every record before it is folded; one that is not wanted is left out."""
+        ...
+
+    def step(self, key: str, version: int, rows: Rows) -> None:
+        """The rows that an applied version of a key left. They are not changed any more."""
+        ...
 
 
 async def replay(
@@ -63,13 +77,14 @@ async def replay(
     topic: str,
     upto: Mapping[int, int],
     stops: Mapping[str, int] | None = None,
+    watch: Watch | None = None,
 ) -> Reference:
     """Fold the log from offset 0 of each partition of `upto` to before the offset given there.
 
     `stops` names keys whose rows are to stay at a version, because the replica has parked them there. Raises
     PositionLostError when the log no longer begins at 0, LogUnavailableError when it stops giving records.
     """
-    fold_one = (_Fold if projection.foreign is None else _ForeignFold)(projection, stops or {})
+    fold_one = (_Fold if projection.foreign is None else _ForeignFold)(projection, stops or {}, watch)
     at = dict.fromkeys(upto, 0)
     reader = log.reader(topic)
     stalls_at = time.monotonic() + REPLAY_STALL_S
@@ -82,8 +97,9 @@ async def replay(
                 raise LogUnavailableError(log=topic, seen=f"no record for {REPLAY_STALL_S:.0f} s below offsets {dict(upto)}")
             for record in records:
                 if record.offset < upto[record.partition]:
-                    await fold_one.learn(record, schemas)
-                    fold_one.take(record)
+                    if watch is None or watch.wants(record):
+                        await fold_one.learn(record, schemas)
+                        fold_one.take(record)
                     fold_one.found.read[record.partition] = fold_one.found.read.get(record.partition, 0) + 1
                 at[record.partition] = record.offset + 1
             if not records and isinstance(reader, Passing):
@@ -97,8 +113,8 @@ async def replay(
 class _Fold:
     """The state of a replay."""
 
-    def __init__(self, projection: Projection[Any], stops: Mapping[str, int]) -> None:
-        self.projection, self.stops, self.found = projection, stops, Reference()
+    def __init__(self, projection: Projection[Any], stops: Mapping[str, int], watch: Watch | None) -> None:
+        self.projection, self.stops, self.watch, self.found = projection, stops, watch, Reference()
         self.schemas: dict[int, tuple[bytes, Handler | None, Decoder[Any] | None, bool] | None] = {}
         self.pending: dict[str, dict[int, tuple[int, bytes]]] = {}
         self.stuck: set[str] = set()
@@ -154,6 +170,7 @@ class _Fold:
             return False
         if verdict is Verdict.CONFLICT:
             self.stuck.add(key)
+            self.found.conflicts.add(key)
         if verdict is Verdict.APPLY:
             self.found.fingerprints.add(schema[0])
             self._chain(partition, key, head)
@@ -190,13 +207,15 @@ class _Fold:
             return
         self.found.rows[key] = rows
         self.found.applied[key] = version
+        if self.watch is not None:
+            self.watch.step(key, version, rows)
 
 
 class _ForeignFold(_Fold):
     """The state of a replay of a topic that others write: records are numbered as they come."""
 
-    def __init__(self, projection: Projection[Any], stops: Mapping[str, int]) -> None:
-        super().__init__(projection, stops)
+    def __init__(self, projection: Projection[Any], stops: Mapping[str, int], watch: Watch | None) -> None:
+        super().__init__(projection, stops, watch)
         self.decoders: dict[int, RecordDecoder | None] = {}
 
     async def learn(self, record: Record, schemas: SchemaSource) -> None:

@@ -4,6 +4,8 @@ What every adapter promises:
 - `apply` is one transaction for all the partitions that it is given: rows, keys, digests, waiting records, checkpoints and
   position commit together or not at all. A partition whose fence is lost, or that is not where the plan says it was, is
   dropped from it, and the rest commits.
+- Gathered rows are part of the same transaction: after it the row of each group that a batch touched is the fold of all the
+  contributions that are there, also those that others committed meanwhile.
 - Storing is the identity: rows read back equal to what was put, value by value, for every type of column.
 - A snapshot sees one state of everything, whatever is applied meanwhile.
 - What was applied survives the death of the process. (After the death of the machine the newest transactions may be gone,
@@ -19,7 +21,9 @@ from typing import Any, Protocol
 from truecopy_bus.errors import TopicMismatchError
 from truecopy_bus.leases import Fence
 from truecopy_projections.errors import ProjectionError
+from truecopy_projections.gathered import Gathered, GatheredRow, Group
 from truecopy_projections.projection import Projection
+from truecopy_projections.scrub_times import ScrubTimes
 from truecopy_projections.state import (
     Checkpoint,
     KeyState,
@@ -47,28 +51,58 @@ class Snapshot(Protocol):
         """By partition; empty when the replica holds no such projection (`name@version`)."""
         ...
 
-    def rows(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
-        """All rows in batches, as (source key, partition, row), in no order."""
+    def rows(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None, indexed: bool = True
+    ) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
+        """The rows of these buckets of the digests (None: all) in batches, as (source key, partition, row), in no order.
+
+        They are those stored under these buckets; one whose key has another is `astray`, and is missing there. Buckets are read
+        by the index by which workers find their rows; unless `indexed`, the whole table is read and the index is not.
+        """
         ...
 
-    def keys(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
-        """All source keys in batches, as (key, partition, state), in no order."""
+    def keys(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
+        """The source keys of these buckets (None: all) in batches, as (key, partition, state), in no order."""
         ...
 
     async def get(self, projection: Projection[Any], key: str) -> tuple[KeyState | None, Sequence[StoredRow]]:
         """A source key and its rows."""
         ...
 
-    async def checkpoints(self, projection: str, *, latest: MarkVerdict | None = None) -> Sequence[Checkpoint]:
-        """The kept checkpoints, by partition and then offset; with `latest`, only each partition's last of that verdict."""
+    async def unreachable(self, projection: Projection[Any]) -> Sequence[str]:
+        """Source keys of rows that `rows` yields and no look-up by key finds: a damaged index hides them. In their order."""
+        ...
+
+    def gathered(self, gathered: Gathered[Any], group: Group | None = None) -> AsyncIterator[Sequence[GatheredRow]]:
+        """All gathered rows in batches, in no order; or the one of `group`, if it has one."""
+        ...
+
+    async def checkpoints(
+        self, projection: str, *, latest: MarkVerdict | None = None, newest: int | None = None
+    ) -> Sequence[Checkpoint]:
+        """The kept checkpoints, by partition and then offset.
+
+        With `latest` only each partition's last of that verdict, with `newest` only so many of the last of each partition; one
+        of the two may be given, and either is found by index, however many are kept.
+        """
         ...
 
     async def waiting(self, projection: str) -> Sequence[Waiting]:
         """All of the quarantine, by partition and then offset."""
         ...
 
-    async def journal(self, kind: str) -> Sequence[JournalEntry]:
-        """Entries of one kind, oldest first."""
+    async def journal(self, kind: str, *, newest: int | None = None) -> Sequence[JournalEntry]:
+        """Entries of one kind, oldest first; `newest` only so many of the last. Once seen, none comes before another."""
+        ...
+
+    async def scrubs(self, projection: str) -> ScrubTimes:
+        """When each bucket was last hashed again and right. Of a projection that was made anew, never."""
+        ...
+
+    async def remembered(self, projection: str, what: str) -> JournalEntry | None:
+        """What was last remembered of a projection under this name."""
         ...
 
 
@@ -120,6 +154,14 @@ class Replica(Protocol):
         """The source keys whose rows the database refuses, each with its reason. Writes nothing."""
         ...
 
+    async def scrubbed(self, projection: Projection[Any], at_ms: Mapping[int, int] | None) -> None:
+        """Keep when these buckets were right (see ScrubTimes), 0 if they are not; with None forget all. It needs no fence."""
+        ...
+
+    async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
+        """Keep `said`, JSON values, under a name, in place of what was kept there. It needs no fence: who checks writes it."""
+        ...
+
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]: ...
 
     async def flush(self) -> None:
@@ -137,7 +179,11 @@ def refuse_other_declaration(projection: Projection[Any], known: Mapping[str, An
     now = projection.describe()
     if known == now:
         return
-    said = [f"{part} was {known.get(part)!r}, is {now[part]!r}" for part in ("entity", "key") if known.get(part) != now[part]]
+    said = [
+        f"{part} was {known.get(part)!r}, is {now.get(part)!r}"
+        for part in ("entity", "key", "gathered")
+        if known.get(part) != now.get(part)
+    ]
     was, own = ({name: _typed(*kind) for name, *kind in columns["columns"]} for columns in (known, now))
     said += [
         f"column {name!r} was {was.get(name, 'not there')}, is {own.get(name, 'not there')}"

@@ -9,6 +9,7 @@ from truecopy_bus.fold import UNKNOWN, Head
 from truecopy_bus.leases import Fence
 from truecopy_bus.record import Headers
 from truecopy_projections.digest import EMPTY
+from truecopy_projections.gathered import GroupId
 from truecopy_projections.projection import Address
 
 __all__ = [
@@ -36,7 +37,7 @@ class Reason(Enum):
     SCHEMA = "its schema id is not in the registry"
     UNDECODABLE = "its bytes do not fit its schema"
     REJECTED = "the reducer raised, or returned a row that can't be stored"
-    REFUSED = "the database refused its row"
+    REFUSED = "the database refused its row, or a row that gathers it can't be folded"
     ROTTEN = "the stored row it changes differs from its own hash"
     BEHIND = "its key is parked"
     FOREIGN = "not a change event: null key or value, or no frame"
@@ -62,10 +63,14 @@ def head_state(head: tuple[int, bytes, bytes]) -> KeyState:
 
 
 class StoredRow(NamedTuple):
-    """A row as stored: its canonical values, and the hash they had when they were written."""
+    """A row as stored: its canonical values, and the hash they had when they were written.
+
+    `astray` is the bucket that it is stored under where that is not its key's: somebody moved it, and no load finds it there.
+    """
 
     values: tuple[Any, ...]
     hash: bytes
+    astray: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,9 +183,10 @@ class PartitionPlan:
     """All that one batch changes in one partition, applied whole or not at all.
 
     `was` is the state it was planned on: a replica that is elsewhere refuses it. `freed` are offsets of waiting records that
-    wait no more, `forgotten` source keys that the log does not know (only a repair finds such). `copies` are further puts,
-    each with the state of its key, which is not parked; `expanded` has them among the others. `applied` counts the events
-    whose effect it holds.
+    wait no more, `forgotten` source keys that the log does not know, `strays` rows to remove from a bucket that is not their
+    key's, `refolds` gathered rows to fold anew beside those of the groups that its rows are in (only a repair finds such).
+    `copies` are further puts, each with the state of its key, which is not parked; `expanded` has them among the others.
+    `applied` counts the events whose effect it holds.
     """
 
     fence: Fence
@@ -190,6 +196,8 @@ class PartitionPlan:
     forgotten: frozenset[str] = frozenset()
     puts: Mapping[Address, StoredRow] = field(default_factory=dict)
     drops: frozenset[Address] = frozenset()
+    strays: frozenset[tuple[int, Address]] = frozenset()
+    refolds: frozenset[GroupId] = frozenset()
     copies: Sequence[Copies] = ()
     waits: Sequence[Waiting] = ()
     freed: frozenset[int] = frozenset()

@@ -1,8 +1,10 @@
 """A service that is open: its log, its event store and its replica, and what is done with them."""
 
-from collections.abc import Iterable, Mapping
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from truecopy_bus.log import Log
 from truecopy_bus.publish import Change
@@ -12,20 +14,28 @@ from truecopy_bus.schema_sources import SchemaSource
 from truecopy_bus.sql import Database
 from truecopy_bus.store import EventStore
 from truecopy_bus.token import Token
-from truecopy_projections.certificate import certify, signing_key
+from truecopy_projections.bootstrap import Bootstrap, Progress, bootstrap
+from truecopy_projections.certificate import Certificate, Verification, certificates, certify, verify
 from truecopy_projections.check import check
-from truecopy_projections.limits import REPAIR_ROWS_MAX
+from truecopy_projections.errors import NotEqualError
+from truecopy_projections.gathered import Gathered
+from truecopy_projections.limits import REPAIR_ROWS_MAX, REPAIR_SHARE_MAX
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import Repair, repair
 from truecopy_projections.replica import Replica
+from truecopy_projections.signing_keys import pin, signing_key, trusted_keys
 from truecopy_projections.verdicts import Report
 from truecopy_projections.worker import Worker
 from truecopy_schemas import Event
 from truecopy_services.config import Settings
-from truecopy_services.opening import open_schemas
-from truecopy_services.reading import ReplicaReader
+from truecopy_services.errors import UsageError
+from truecopy_services.opening import open_peer, open_schemas, opened_peers
+from truecopy_services.reading import GatheredReader, ReplicaReader
 
-__all__ = ["Service"]
+__all__ = ["SIGNING_KEY", "TRUSTED_KEYS", "Service"]
+
+SIGNING_KEY, TRUSTED_KEYS = "signing.key", "trusted.keys"
+"""Files under `home`: the private key that signs here, and the public keys that are trusted here."""
 
 R = TypeVar("R")
 
@@ -54,46 +64,145 @@ class Service:
         """Append many events in one transaction: all or none."""
         return await self.store.publish_many(changes)
 
-    def replica(self, projection: Projection[R]) -> ReplicaReader[R]:
-        """The rows of a projection in this service's replica."""
-        return ReplicaReader(projection, self.replica_adapter, wait_s=self.settings.at_least_s)
+    @overload
+    def replica(self, rows: Projection[R]) -> ReplicaReader[R]: ...
+
+    @overload
+    def replica(self, rows: Gathered[R]) -> GatheredReader[R]: ...
+
+    def replica(self, rows: Projection[R] | Gathered[R]) -> ReplicaReader[R] | GatheredReader[R]:
+        """The rows of a projection, or gathered rows, in this service's replica."""
+        return self._reader(rows, wait_s=self.settings.at_least_s)
+
+    def _reader(
+        self, rows: Projection[R] | Gathered[R], *, wait_s: float, before: Callable[[], Awaitable[object]] | None = None
+    ) -> ReplicaReader[R] | GatheredReader[R]:
+        if isinstance(rows, Gathered):
+            return GatheredReader(rows, self.replica_adapter, wait_s=wait_s, before=before)
+        return ReplicaReader(rows, self.replica_adapter, wait_s=wait_s, before=before)
 
     async def get(self, projection: Projection[R], key: str, *, at_least: Token | str | None = None) -> R | None:
         """The row of a key; `replica(projection)` reads more. Raises like ReplicaReader.get."""
         return await self.replica(projection).get(key, at_least=at_least)
 
-    async def check(self, *projections: Projection[Any], deep: bool = False) -> list[Report]:
-        """Check these projections, or all of the app's; see truecopy_projections.check for what is stated and raised."""
-        return [
-            await check(
+    async def check(
+        self,
+        *projections: Projection[Any],
+        deep: bool = False,
+        quick: bool = False,
+        peers: Sequence[str | Replica] = (),
+        afresh: bool = False,
+    ) -> list[Report]:
+        """Check these projections, or all of the app's; see truecopy_projections.check for what is stated and raised.
+
+        `peers` are other replicas of them, or the addresses of such. Raises UsageError for what is no address.
+        """
+        async with opened_peers(self.settings, peers) as opened:
+            return [
+                await check(
+                    projection,
+                    self.replica_adapter,
+                    self.log,
+                    self.schemas(projection),
+                    topic=self.topic(projection),
+                    deep=deep,
+                    quick=quick,
+                    peers=opened,
+                    afresh=afresh,
+                    wait_s=self.settings.check_wait_s,
+                )
+                for projection in projections or self.projections.values()
+            ]
+
+    async def repair(
+        self,
+        projection: Projection[Any],
+        *,
+        apply: bool = False,
+        rows_max: int = REPAIR_ROWS_MAX,
+        share_max: float = REPAIR_SHARE_MAX,
+        peer: str | Replica | None = None,
+    ) -> Repair:
+        """Plan the repair of a projection's rows from the log, or from a certified `peer`; carry it out with `apply`.
+
+        Raises RepairRefusedError, UsageError for a peer's address that is none.
+        """
+        async with opened_peers(self.settings, () if peer is None else (peer,)) as opened:
+            return await repair(
                 projection,
                 self.replica_adapter,
                 self.log,
                 self.schemas(projection),
                 topic=self.topic(projection),
-                deep=deep,
-                wait_s=self.settings.check_wait_s,
+                apply=apply,
+                rows_max=rows_max,
+                share_max=share_max,
+                peer=opened[0] if opened else None,
+                trusted=trusted_keys(self.settings.home / TRUSTED_KEYS),
+                by=f"{self.name}, process {os.getpid()} on {socket.gethostname()}",
             )
-            for projection in projections or self.projections.values()
-        ]
 
-    async def repair(self, projection: Projection[Any], *, apply: bool = False, rows_max: int = REPAIR_ROWS_MAX) -> Repair:
-        """Plan the repair of a projection's rows from the log; carry it out with `apply`. Raises RepairRefusedError."""
-        return await repair(
-            projection,
-            self.replica_adapter,
-            self.log,
-            self.schemas(projection),
-            topic=self.topic(projection),
-            apply=apply,
-            rows_max=rows_max,
-        )
+    async def bootstrap(
+        self,
+        projection: Projection[Any],
+        address: str,
+        *,
+        public_key: str | None = None,
+        replace: bool = False,
+        dry_run: bool = False,
+        bytes_per_second: int | None = None,
+        told: Callable[[Progress], None] = lambda _: None,
+    ) -> Bootstrap:
+        """Fill this service's replica with a projection from the replica at `address`, see truecopy_projections.bootstrap.
 
-    async def certify(self, report: Report) -> Mapping[str, Any]:
-        """Sign an EQUAL report with the key in `signing.key` under `home`, and keep it in the replica. Raises NotEqualError."""
-        self.settings.home.mkdir(parents=True, exist_ok=True)
-        key = signing_key(self.settings.home / "signing.key")
-        return await certify(self.projections[report.projection], self.replica_adapter, report, key)
+        Trusted are certificates of the keys in `trusted.keys` under `home`, and of `public_key` (hex). Raises what that raises,
+        SigningKeyError, and UsageError for an address that is none, or a replica of ours that is in memory.
+        """
+        if self.replica_database is None:
+            raise UsageError("a replica in memory is not filled from a peer; name a database by TRUECOPY_REPLICA")
+        trusted = {*trusted_keys(self.settings.home / TRUSTED_KEYS), *([public_key.lower()] if public_key else [])}
+        peer = await open_peer(self.settings, address)
+        try:
+            return await bootstrap(
+                projection,
+                self.replica_database,
+                peer,
+                self.log,
+                trusted=trusted,
+                service=self.settings.topic_prefix + self.name,
+                topic=self.topic(projection),
+                replace=replace,
+                dry_run=dry_run,
+                bytes_per_second=bytes_per_second,
+                lease_s=self.settings.lease_s,
+                told=told,
+            )
+        finally:
+            await peer.close()
+
+    async def certify(self, report: Report, *, because: str = "") -> Certificate:
+        """Sign the EQUAL report of a whole check by the key in `signing.key` under `home`, keep it, and publish it on the log.
+
+        The key is made if there is none, and its public half pinned in `trusted.keys`. Raises SigningKeyError, and like
+        truecopy_projections.certificate.certify: NotEqualError for all but EQUAL.
+        """
+        if report.quick:
+            raise NotEqualError(f"{report.projection}: a quick check proves too little to be certified; certify a whole one")
+        home = self.settings.home
+        home.mkdir(parents=True, exist_ok=True)
+        key = signing_key(home / SIGNING_KEY)
+        pin(home / TRUSTED_KEYS, [key.public_key().public_bytes_raw().hex()], note=f"{SIGNING_KEY} of this machine")
+        projection, namespace = self.projections[report.projection], self.settings.topic_prefix
+        return await certify(projection, self.replica_adapter, self.log, report, key, namespace=namespace, because=because)
+
+    async def certificates(self, projection: Projection[Any]) -> list[Certificate]:
+        """The certificates that the replica keeps of a projection, oldest first."""
+        return await certificates(projection, self.replica_adapter)
+
+    async def verify(self, certificate: Certificate, *, projection: Projection[Any] | None = None) -> Verification:
+        """Hold a certificate against the log, by the keys that are trusted here; see certificate.verify."""
+        trusted, namespace = trusted_keys(self.settings.home / TRUSTED_KEYS), self.settings.topic_prefix
+        return await verify(certificate, self.log, self.registry, trusted=trusted, namespace=namespace, projection=projection)
 
     def topic(self, projection: Projection[Any]) -> str:
         """The topic of a projection's entity, as the log names it. No namespace precedes a foreign one."""

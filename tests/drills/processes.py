@@ -1,4 +1,4 @@
-"""Publisher, relay and workers as processes that a drill starts, listens to, stops, wakes and kills."""
+"""Publisher, relay, workers and certifier as processes that a drill starts, listens to, stops, wakes and kills."""
 
 import asyncio
 import os
@@ -76,6 +76,10 @@ class Role:
     async def end(self) -> int:
         """SIGTERM; its exit code."""
         self.signal(signal.SIGTERM)
+        return await self.over()
+
+    async def over(self) -> int:
+        """Its exit code, when it has ended by itself."""
         async with asyncio.timeout(HEARD_WITHIN_S):
             code = await self._process.wait()
             await self._listening
@@ -101,9 +105,17 @@ class Cast:
         """The same, with reducers that are mended; it begins when it is told to go, and need not start up then."""
         return await self._start(_running(only), hold, {MENDED: "yes", WAITING: "yes"})
 
+    async def verb(self, *words: str, hold: str, replica: str) -> Role:
+        """`truecopy WORDS` on another replica, held at a point."""
+        return await self._start(("-m", "truecopy_services", *words), hold, {"TRUECOPY_REPLICA": replica})
+
     async def publisher(self, notes: Path, *, seed: int = 7, hold: str = "") -> Role:
         """A publisher that writes down in `notes` what it does."""
         return await self._start(("-m", "tests.drills.publisher", str(notes), str(seed)), hold, {})
+
+    async def certifier(self, projection: str, *, hold: str) -> Role:
+        """`truecopy certify` of one projection."""
+        return await self._start(("-m", "truecopy_services", "certify", "tests.drills.ledger", projection), hold, {})
 
     async def _start(self, words: Sequence[str], hold: str, more: Mapping[str, str]) -> Role:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TRUECOPY_")}

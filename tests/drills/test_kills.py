@@ -1,4 +1,4 @@
-"""SIGKILL at every named point of publisher, relay and worker, at random moments, and a frozen process; judged from outside.
+"""SIGKILL at every named point of publisher, relay, worker, certifier, and at random; a frozen process; judged from outside.
 
 The cases are made from the list of points: a new point without a drill, or one that its drill never comes by, is a failure.
 One process is the victim; who takes over works in the test's own process. `make drill-kills` plays more rounds, each of
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.drills.bootstrapping import BOOTSTRAPPING
 from tests.drills.conftest import ALL, Setting, Stage
 from tests.drills.ledger import latest
 from tests.drills.processes import Role
@@ -19,6 +20,8 @@ from tests.drills.publisher import prepare, verify
 from tests.projections.bank import balance
 
 from truecopy_bus.points import PASSED_LINE, Point
+from truecopy_projections.certificate import Standing
+from truecopy_projections.certificates_topic import CERTIFICATES_TOPIC, published
 from truecopy_projections.projection import Projection
 from truecopy_services import Verdict
 
@@ -52,6 +55,7 @@ OVERLAPPED = [(Point.WORKER_WRITING, Point.WORKER_AHEAD)]
 
 PUBLISHING = [point for point in Point if point.value.startswith("publish.")]
 RELAYING = [point for point in Point if point.value.startswith("relay.")]
+CERTIFYING = [point for point in Point if point.value.startswith("certify.")]
 WORKING = [point for point in Point if point.value.startswith("worker.") and point not in RETRIES]
 WORKING_BY_RECORDS = [(point,) for point in WORKING if point not in ONLY_BY_COLUMNS]
 WORKING_BY_COLUMNS = [(point,) for point in WORKING if point not in BEFORE_A_WAY] + OVERLAPPED
@@ -73,7 +77,7 @@ def addresses(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 def test_every_point_has_its_drill() -> None:
-    assert {*PUBLISHING, *RELAYING, *WORKING, *RETRIES} == set(Point)
+    assert {*PUBLISHING, *RELAYING, *WORKING, *RETRIES, *CERTIFYING, *BOOTSTRAPPING} == set(Point)
 
 
 @pytest.mark.parametrize("game", range(ROUNDS))
@@ -172,6 +176,30 @@ async def test_a_worker_is_killed_as_it_frees_a_parked_key(
             await at.journal.publish(at.service, 20)
             async with at.at_work(projections=ALL):
                 assert await at.proven() == 0
+
+
+@pytest.mark.parametrize("game", range(ROUNDS))
+@pytest.mark.parametrize("point", CERTIFYING, ids=named)
+async def test_what_a_killed_certifier_kept_is_published_by_the_next(
+    stage: Setting, addresses: dict[str, str], point: Point, game: int
+) -> None:
+    async with stage(KILLING | addresses) as at:
+        await at.service.store.open()
+        await history(at, game, balance)
+        async with at.at_work(relay=True, projections=[balance]):
+            await at.judged(balance)
+            victim = await at.cast.certifier("balance", hold=point.value)
+            await victim.held(point)
+            await victim.kill()
+            [report] = await at.service.check(balance)
+            issued = await at.service.certify(report)
+        chain = await at.service.certificates(balance)
+        topic = at.service.settings.topic_prefix + CERTIFICATES_TOPIC
+
+        assert [one.previous for one in chain] == ["", chain[0].id]
+        assert chain[1] == issued
+        assert list((await published(at.service.log, lambda _: True, topic=topic)).found) == chain
+        assert (await at.service.verify(issued)).standing is Standing.VALID
 
 
 @pytest.mark.timeout(60 + KILLS * KILL_LIMIT_S)

@@ -15,6 +15,8 @@ from tests.limits.of_schemas import Noted, declared
 
 from truecopy_bus import limits, outage, outbox, publish, relay_pass
 from truecopy_bus import relay as relays
+from truecopy_bus.logs.memory import MemoryLog
+from truecopy_bus.mark_requests import REQUESTS_TOPIC, request_mark
 from truecopy_bus.outage import Outage
 from truecopy_bus.record import Appended, Outgoing
 from truecopy_bus.registry import Registry
@@ -191,6 +193,27 @@ async def looks_at_the_topic(clock: Clock) -> None:
         await asyncio.sleep(BRIEF_S)
         await relay.step()
         assert len(log.looks(TOPIC)) == before + 1
+
+
+@drives("bus.RELAY_CHECK_S")
+async def answers_who_asks_for_a_mark(clock: Clock) -> None:
+    async with owner(lambda: clock.now_s, lease_s=3600.0, mark_idle_s=3600.0) as (store, log, relay):
+        await store.publish("k", Noted())
+        await relay.drain()
+        await relay.mark()
+        for round_ in range(1, 3):
+            for _ in range(3):
+                await request_mark(log, TOPIC, asked_by="drive")
+            await marks_at(limits.RELAY_CHECK_S, log, relay)
+            assert clock.now_s == round_ * limits.RELAY_CHECK_S
+
+
+@drives("bus.MARK_REQUESTS_KEPT_MS")
+async def requests_that_are_kept() -> None:
+    log = MemoryLog()
+    await request_mark(log, TOPIC, asked_by="drive")
+    kept = await log.settings(REQUESTS_TOPIC)
+    assert {kept["retention.ms"], kept["segment.ms"]} == {str(limits.MARK_REQUESTS_KEPT_MS)}
 
 
 @drives("bus.REFUSED_RETRY_S")

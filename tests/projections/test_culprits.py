@@ -28,9 +28,9 @@ REFERENCE_SQLITE = f"""
     BEGIN SELECT RAISE(ABORT, 'still referenced'); END
 """
 REFERENCE_POSTGRES = f"""
-    CREATE TABLE referring (key text, shop text, number bigint,
-                            FOREIGN KEY (key, shop, number) REFERENCES {TABLE} (_key, shop, number));
-    INSERT INTO referring SELECT _key, shop, number FROM {TABLE} WHERE amount = 7
+    CREATE TABLE referring (bucket bigint, key text, shop text, number bigint,
+                            FOREIGN KEY (bucket, key, shop, number) REFERENCES {TABLE} (_bucket, _key, shop, number));
+    INSERT INTO referring SELECT _bucket, _key, shop, number FROM {TABLE} WHERE amount = 7
 """
 
 

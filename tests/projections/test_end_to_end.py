@@ -1,17 +1,15 @@
-"""The way of a change, whole: from a write in the owner's database to a replica proven equal, damaged, mended, certified."""
+"""The way of a change, whole: from a write in the owner's database to a replica proven equal, damaged and mended."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.projections.bank import Closed, Deposited, balance, entries
 from tests.projections.world import EQUAL, TOPIC, World, deposit
 
-from truecopy_projections.certificate import certify, signing_key, verify
 from truecopy_projections.check import check
-from truecopy_projections.digest import row_hash
-from truecopy_projections.errors import NotEqualError, RepairRefusedError
+from truecopy_projections.digest import bucket_of, row_hash
+from truecopy_projections.errors import RepairRefusedError
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import repair
 from truecopy_projections.state import Reason
@@ -34,13 +32,25 @@ DAMAGE = {
     "a value": ("UPDATE balance__v1 SET amount = 999 WHERE _key = 'k3'", Kind.DIFFERENT, ("amount",)),
     "a row deleted": ("DELETE FROM balance__v1 WHERE _key = 'k3'", Kind.MISSING, ("account", "amount", "mean", "events")),
     "a ghost": (
-        "INSERT INTO balance__v1 SELECT account, amount, mean, events, 'k3ghost', _part, _hash, _version, _element, _previous "
-        "FROM balance__v1 WHERE _key = 'k3'",
+        "INSERT INTO balance__v1 SELECT account, amount, mean, events, 'k3ghost', _part, _hash, "
+        f"{bucket_of('k3ghost')}, _version, _element, _previous FROM balance__v1 WHERE _key = 'k3'",
         Kind.GHOST,
         ("account", "amount", "mean", "events"),
     ),
     "the hash": ("UPDATE balance__v1 SET _hash = (SELECT _hash FROM balance__v1 WHERE _key = 'k4') WHERE _key = 'k3'",
                  Kind.DIFFERENT, ("_hash",)),
+    "a copy under another bucket": (
+        "INSERT INTO balance__v1 SELECT account, amount, mean, events, _key, _part, _hash, 5, _version, _element, _previous "
+        "FROM balance__v1 WHERE _key = 'k3'",
+        Kind.GHOST,
+        ("_bucket",),
+    ),
+    "a copy under no bucket": (
+        "INSERT INTO balance__v1 SELECT account, amount, mean, events, _key, _part, _hash, 5000, _version, _element, "
+        "_previous FROM balance__v1 WHERE _key = 'k3'",
+        Kind.GHOST,
+        ("_bucket",),
+    ),
 }  # fmt: skip
 
 
@@ -138,22 +148,6 @@ async def test_what_is_not_applied_yet_is_behind_and_what_is_not_marked_is_unpro
     await world.relay.drain()
 
     assert (await world.verdicts(balance))[0] is Verdict.BEHIND
-
-
-async def test_only_what_is_equal_is_certified(world: World, tmp_path: Path) -> None:
-    await deposit(world)
-    await world.settle(balance)
-    key = signing_key(tmp_path / "signing.pem")
-    found = await check(balance, world.replica, world.log, world.registry, wait_s=0)
-    certificate = await certify(balance, world.replica, found, key)
-    await world.execute("UPDATE balance__v1 SET amount = 999 WHERE _key = 'k3'")
-    worse = await check(balance, world.replica, world.log, world.registry, wait_s=0)
-
-    assert verify(certificate)
-    assert not verify({**certificate, "count": certificate["count"] + 1})
-    assert signing_key(tmp_path / "signing.pem").private_bytes_raw() == key.private_bytes_raw()
-    with pytest.raises(NotEqualError, match="DIVERGED"):
-        await certify(balance, world.replica, worse, key)
 
 
 async def test_a_repair_above_its_limit_changes_nothing(world: World) -> None:

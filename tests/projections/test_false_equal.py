@@ -11,6 +11,7 @@ from truecopy_bus.relay import Relay
 from truecopy_bus.sql import connect
 from truecopy_bus.store import EventStore
 from truecopy_projections.check import check
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import RepairRefusedError
 from truecopy_projections.repair import repair
 from truecopy_projections.state import PartitionState
@@ -99,14 +100,16 @@ async def test_a_partition_that_only_one_side_has_is_incomparable_and_nothing_is
 
 TAMPERED = {
     "a key deleted": "UPDATE balance__v1 SET _version = NULL, _element = NULL, _previous = NULL WHERE _key = 'k3'",
-    "a key made up": "INSERT INTO balance__v1_keys SELECT 'kx', _part, _version, _version, _element, _previous, '' "
-    "FROM balance__v1 WHERE _key = 'k3'",
+    "a key made up": "INSERT INTO balance__v1_keys SELECT 'kx', _part, _version, _version, _element, _previous, '', "
+    f"{bucket_of('kx')} FROM balance__v1 WHERE _key = 'k3'",
     "a key called parked": "INSERT INTO balance__v1_keys SELECT _key, _part, _version, _version, _element, _previous, "
-    "'REJECTED' FROM balance__v1 WHERE _key = 'k3'",
+    "'REJECTED', _bucket FROM balance__v1 WHERE _key = 'k3'",
     "a key called parked and older": "INSERT INTO balance__v1_keys SELECT _key, _part, _version, 1, _element, _previous, "
-    "'REJECTED' FROM balance__v1 WHERE _key = 'k3'",
+    "'REJECTED', _bucket FROM balance__v1 WHERE _key = 'k3'",
     "a row in another partition": "UPDATE balance__v1 SET _part = (_part + 1) % 3 WHERE _key = 'k3'",
     "a row in no partition": "UPDATE balance__v1 SET _part = 77 WHERE _key = 'k3'",
+    "a row under another bucket": "UPDATE balance__v1 SET _bucket = (_bucket + 1) % 1024 WHERE _key = 'k3'",
+    "a row under no bucket": "UPDATE balance__v1 SET _bucket = -1 WHERE _key = 'k3'",
     "tallies": "UPDATE truecopy_partitions SET parked = 5, uncounted = 7, waiting_bytes = 3 WHERE part = 0",
 }
 

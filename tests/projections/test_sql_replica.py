@@ -10,7 +10,9 @@ import pytest
 from truecopy_bus.errors import TableAlteredError
 from truecopy_bus.sql import Database
 from truecopy_bus.sql.address import connect
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import OtherServiceError, ProjectionError
+from truecopy_projections.limits import BUCKETS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
 from truecopy_projections.replicas import MemoryReplica, SqlReplica, open_replica
@@ -20,6 +22,7 @@ from truecopy_projections.testing.replica_plans import (
     INCARNATION,
     LINES,
     Line,
+    everything,
     gathered,
     key_states,
     line,
@@ -141,6 +144,27 @@ async def test_no_detail_is_too_bad_for_the_quarantine(database: Database) -> No
 
     async with replica.snapshot() as snapshot:
         assert [waiting.detail for waiting in await snapshot.waiting(LINES.id)] == ["seen 'a\\0b\\ud800'"]
+
+
+@pytest.mark.parametrize("bucket", [bucket_of("k") + 1, -1, 5_000], ids=["of another key", "below all", "above all"])
+@pytest.mark.parametrize("projection", [LINES, EVERYTHING], ids=["several rows", "one row"])
+async def test_a_row_under_another_bucket_is_astray_there_and_missing_in_its_own(
+    database: Database, projection: Projection[Any], bucket: int
+) -> None:
+    replica = SqlReplica(database)
+    fences, states = await taken(replica, projection)
+    puts = rows_of(projection, {"k": [line() if projection is LINES else everything(1)]})
+    await replica.apply(projection, [moved_on(fences[0], states[0], puts=puts, keys=key_states("k"))])
+    async with database.transaction() as tx:
+        await tx.fetch(f"UPDATE {projection.table} SET _bucket = {bucket}")
+
+    async with replica.snapshot() as snapshot:
+        assert await gathered(snapshot.rows(projection, buckets={bucket_of("k")})) == []
+        (everywhere,) = await gathered(snapshot.rows(projection))
+        (there,) = await gathered(snapshot.rows(projection, buckets={min(max(bucket, 0), BUCKETS - 1)}))
+        _, rows = await snapshot.get(projection, "k")
+    known = await replica.load(projection, Wanted(whole=frozenset({"k"}), rows=frozenset(puts)))
+    assert (everywhere[2].astray, there[2].astray, list(rows), known.rows) == (bucket, bucket, [], {})
 
 
 async def test_memory_is_an_address_too() -> None:

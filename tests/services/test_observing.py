@@ -149,6 +149,22 @@ async def test_lag_is_the_age_of_the_oldest_event_that_is_not_applied(
     assert [again[f"up {part}"] for part in ("log", "store", "replica")] == [1, 1, 1]
 
 
+async def test_the_newest_certificate_is_told_beside_the_lag(process: Process) -> None:
+    await process.publish(5)
+    await process.settle()
+    before = await process.samples()
+    (report,) = await process.service.check()
+    await process.service.certify(report)
+    await process.publish(1)
+    await process.settle()
+    after = await process.samples()
+
+    assert not [name for name in before if name.startswith("certified")]
+    assert [after[f"certified_through {p}"] for p in (0, 1)] == [0, 1]
+    assert after["verified_through 1"] == 2
+    assert 0 <= after["certified_age_seconds 1"] < 60
+
+
 async def test_a_reducer_that_raises_parks_a_key_and_shows(process: Process) -> None:
     await process.publish(-1)
     await process.settle()

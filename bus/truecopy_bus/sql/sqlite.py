@@ -20,7 +20,13 @@ from typing import Any, Protocol, TypeVar
 
 import apsw
 
-from truecopy_bus.errors import DatabaseUnavailableError, DataRefusedError, NoTransactionError, TableAlteredError
+from truecopy_bus.errors import (
+    DatabaseCorruptError,
+    DatabaseUnavailableError,
+    DataRefusedError,
+    NoTransactionError,
+    TableAlteredError,
+)
 from truecopy_bus.limits import SNAPSHOTS_MAX, STATEMENT_TIMEOUT_S
 from truecopy_bus.sql.port import Connection, Dialect, Row, Shape
 from truecopy_bus.sql.sqlite_session import Session, Synchronous, primary_code, remedies
@@ -49,6 +55,7 @@ DIALECT = Dialect(
     now_ms="CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)",
     for_update="",
     serial="INTEGER PRIMARY KEY AUTOINCREMENT",
+    install_lock="SELECT 1",
 )
 
 # Primary result codes, https://www.sqlite.org/rescode.html
@@ -58,12 +65,15 @@ _AWAY = {
     6: "locked",
     8: "read-only file or folder (readers too need files ending in -wal and -shm beside it)",
     10: "disk error",
-    11: "corrupt",
     13: "disk full",
     14: "can't open",
     15: "locking protocol",
-    26: "not a database",
 }
+_CORRUPT = {11: "a page that can't be", 26: "not a database"}
+_MEND = (
+    "`PRAGMA integrity_check` in sqlite3 tells where: if in an index alone, REINDEX mends it, and `truecopy check` proves it; "
+    "else bring the file back from a backup, or begin anew in an empty one, which a worker fills from the log"
+)
 _ERROR = 1
 _ALTERED = re.compile(
     r"no such table|no such column|has no column named|cannot modify .* because it is a view|"
@@ -95,6 +105,8 @@ def answering(name: str, bad_values: tuple[type[Exception], ...] = ()) -> Iterat
         code = primary_code(error)
         if code in _REFUSED:
             raise DataRefusedError(database=name, seen=f"{_REFUSED[code]}: {error}") from error
+        if code in _CORRUPT:
+            raise DatabaseCorruptError(database=name, seen=f"{_CORRUPT[code]}: {error}", remedy=_MEND) from error
         if code in _AWAY:
             raise DatabaseUnavailableError(database=name, seen=f"{_AWAY[code]}: {error}", **remedies(error)) from error
         if code == _ERROR and _ALTERED.search(str(error)):
@@ -164,6 +176,10 @@ class SqliteConnection:
                 await self._runner.run(lambda connection: _undo(connection, name))
             raise
         await self._run(lambda connection: connection.execute(f"RELEASE {name}"))
+
+    async def run(self, work: Callable[[Any], T]) -> T:
+        """Do what only SQLite can with its connection, in the connection's thread. Raises as a statement does."""
+        return await self._run(work)
 
     def end(self) -> None:
         """Let go of what still reads; every later call raises RuntimeError."""
@@ -267,7 +283,7 @@ class SqliteDatabase:
     dialect = DIALECT
 
     def __init__(self, path: str, *, synchronous: Synchronous = "FULL", timeout_s: float = STATEMENT_TIMEOUT_S) -> None:
-        self._name = f"sqlite:{path}"
+        self._name, self.path = f"sqlite:{path}", path
         self._timeout_s = timeout_s
         self._in_memory = path == ":memory:"
         self._flushes = synchronous == "FULL" or self._in_memory

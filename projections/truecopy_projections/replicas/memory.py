@@ -18,11 +18,15 @@ from uuid import UUID
 from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.leases import Fence
 from truecopy_bus.sql import Column, Kind
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import UnknownProjectionError
+from truecopy_projections.gathered import Gathered, GatheredRow, Group, GroupId, GroupRefusedError
 from truecopy_projections.limits import CHECKPOINTS_KEPT, SCAN_ROWS
 from truecopy_projections.projection import Projection, SubKey
 from truecopy_projections.replica import JournalEntry, Snapshot, refuse_other_declaration, refuse_other_partitions
+from truecopy_projections.replicas.memory_gathered import changes_of, refolded, refused
 from truecopy_projections.replicas.memory_leases import MemoryLeases
+from truecopy_projections.scrub_times import ScrubTimes, packed, unpacked
 from truecopy_projections.state import (
     Checkpoint,
     KeyState,
@@ -60,8 +64,10 @@ class _Contents:
     states: dict[int, PartitionState] = field(default_factory=dict)
     keys: dict[str, tuple[int, KeyState]] = field(default_factory=dict)
     rows: dict[str, _Rows] = field(default_factory=dict)
+    gathered: dict[GroupId, GatheredRow] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
     checkpoints: dict[int, dict[int, Checkpoint]] = field(default_factory=dict)
+    scrubs: bytes | None = None
     shared: bool = False
 
     def copied(self) -> "_Contents":
@@ -70,8 +76,10 @@ class _Contents:
             states=dict(self.states),
             keys=dict(self.keys),
             rows={key: dict(rows) for key, rows in self.rows.items()},
+            gathered=dict(self.gathered),
             waiting=dict(self.waiting),
             checkpoints={partition: dict(kept) for partition, kept in self.checkpoints.items()},
+            scrubs=self.scrubs,
         )
 
     def change(self, plan: PartitionPlan) -> None:
@@ -92,6 +100,12 @@ class _Contents:
             del kept[offset]
         self.states[partition] = plan.state
 
+    def gather(self, rows: Mapping[GroupId, GatheredRow | None]) -> None:
+        for place, row in rows.items():
+            self.gathered.pop(place, None)
+            if row is not None:
+                self.gathered[place] = row
+
 
 class MemoryReplica:
     """A replica without a database. See Replica. `clock` tells seconds, and only leases ask it."""
@@ -101,6 +115,7 @@ class MemoryReplica:
         self._contents: dict[str, _Contents] = {}
         self._leases: dict[str, MemoryLeases] = {}
         self._journal: list[tuple[str, str]] = []
+        self._remembered: dict[tuple[str, str], str] = {}
 
     @property
     def name(self) -> str:
@@ -153,20 +168,35 @@ class MemoryReplica:
             raise DataRefusedError(database=self.name, seen=f"{key!r}: {reason}")
         if current:
             contents = self._changeable(projection)
+            places = {place for plan in current for place in plan.refolds}
+            try:
+                gathered = refolded(projection, contents.rows, changes_of(current), places)
+            except GroupRefusedError as fault:
+                raise DataRefusedError(database=self.name, seen=str(fault)) from fault
             for plan in current:
                 contents.change(plan)
+            contents.gather(gathered)
         if current or not plans:
             self._journal += lines
         return frozenset(plan.was.partition for plan in current)
 
+    async def scrubbed(self, projection: Projection[Any], at_ms: Mapping[int, int] | None) -> None:
+        contents = self._changeable(projection)
+        contents.scrubs = None if at_ms is None else packed(unpacked(contents.scrubs), at_ms)
+
+    async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
+        self._remembered[projection.id, what] = json.dumps(said)
+
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
-        return _refused(projection, [plan.expanded() for plan in plans])
+        whole = [plan.expanded() for plan in plans]
+        found = _refused(projection, whole)
+        return found | refused(projection, self._of(projection).rows, changes_of(whole), found)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         for contents in self._contents.values():
             contents.shared = True
-        yield _MemorySnapshot(dict(self._contents), tuple(self._journal))
+        yield _MemorySnapshot(dict(self._contents), tuple(self._journal), dict(self._remembered))
 
     async def flush(self) -> None:
         """Nothing to do: no crash takes back a part of it."""
@@ -201,22 +231,37 @@ class MemoryReplica:
 class _MemorySnapshot:
     """See Snapshot. It holds contents that are not changed any more."""
 
-    def __init__(self, contents: Mapping[str, _Contents], journal: Sequence[tuple[str, str]]) -> None:
-        self._contents, self._journal = contents, journal
+    def __init__(
+        self,
+        contents: Mapping[str, _Contents],
+        journal: Sequence[tuple[str, str]],
+        remembered: Mapping[tuple[str, str], str],
+    ) -> None:
+        self._contents, self._journal, self._remembered = contents, journal, remembered
 
     async def states(self, projection: str) -> dict[int, PartitionState]:
         contents = self._contents.get(projection)
         return dict(contents.states) if contents else {}
 
-    async def rows(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
+    async def rows(
+        self,
+        projection: Projection[Any],
+        *,
+        buckets: Collection[int] | None = None,
+        indexed: bool = True,  # noqa: ARG002  # there is none
+    ) -> AsyncIterator[Sequence[tuple[str, int, StoredRow]]]:
         if (contents := self._of(projection)) is not None:
-            flat = ((key, part, row) for key, rows in contents.rows.items() for part, row in rows.values())
+            found = ((key, rows) for key, rows in contents.rows.items() if buckets is None or bucket_of(key) in buckets)
+            flat = ((key, part, row) for key, rows in found for part, row in rows.values())
             while batch := list(islice(flat, SCAN_ROWS)):
                 yield batch
 
-    async def keys(self, projection: Projection[Any]) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
+    async def keys(
+        self, projection: Projection[Any], *, buckets: Collection[int] | None = None
+    ) -> AsyncIterator[Sequence[tuple[str, int, KeyState]]]:
         if (contents := self._of(projection)) is not None:
-            flat = ((key, part, state) for key, (part, state) in contents.keys.items())
+            found = ((key, kept) for key, kept in contents.keys.items() if buckets is None or bucket_of(key) in buckets)
+            flat = ((key, part, state) for key, (part, state) in found)
             while batch := list(islice(flat, SCAN_ROWS)):
                 yield batch
 
@@ -226,18 +271,39 @@ class _MemorySnapshot:
         _, state = contents.keys.get(key, (0, None))
         return state, [row for _, row in contents.rows.get(key, {}).values()]
 
-    async def checkpoints(self, projection: str, *, latest: MarkVerdict | None = None) -> Sequence[Checkpoint]:
+    async def unreachable(self, projection: Projection[Any]) -> Sequence[str]:  # noqa: ARG002
+        return ()  # no index to be damaged
+
+    async def gathered(self, gathered: Gathered[Any], group: Group | None = None) -> AsyncIterator[Sequence[GatheredRow]]:
+        if (contents := self._of(gathered.of)) is not None:
+            kept = ((place, row) for place, row in contents.gathered.items() if place[0] == gathered.id)
+            flat = (row for place, row in kept if group is None or place[1] == group)
+            while batch := list(islice(flat, SCAN_ROWS)):
+                yield batch
+
+    async def checkpoints(
+        self, projection: str, *, latest: MarkVerdict | None = None, newest: int | None = None
+    ) -> Sequence[Checkpoint]:
         if (contents := self._contents.get(projection)) is None:
             return ()
-        found = [one for _, kept in sorted(contents.checkpoints.items()) for _, one in sorted(kept.items())]
+        by_offset = (sorted(kept.items()) for _, kept in sorted(contents.checkpoints.items()))
+        found = [one for kept in by_offset for _, one in kept[-newest if newest else 0 :]]
         return found if latest is None else list({one.partition: one for one in found if one.verdict is latest}.values())
 
     async def waiting(self, projection: str) -> Sequence[Waiting]:
         contents = self._contents.get(projection)
         return [one for _, one in sorted(contents.waiting.items())] if contents else ()
 
-    async def journal(self, kind: str) -> Sequence[JournalEntry]:
-        return [json.loads(entry) for said, entry in self._journal if said == kind]
+    async def journal(self, kind: str, *, newest: int | None = None) -> Sequence[JournalEntry]:
+        return [json.loads(entry) for said, entry in self._journal if said == kind][-newest if newest else 0 :]
+
+    async def scrubs(self, projection: str) -> ScrubTimes:
+        contents = self._contents.get(projection)
+        return ScrubTimes(time.time_ns() // 1_000_000, unpacked(contents.scrubs if contents else None))
+
+    async def remembered(self, projection: str, what: str) -> JournalEntry | None:
+        found = self._remembered.get((projection, what))
+        return None if found is None else json.loads(found)
 
     def _of(self, projection: Projection[Any]) -> _Contents | None:
         if (contents := self._contents.get(projection.id)) is not None:

@@ -10,14 +10,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from truecopy_bus import leases
+from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.leases import Fence
 from truecopy_bus.points import Point, reached
 from truecopy_bus.sql import Connection, Database
 from truecopy_bus.sql.statements import listed
+from truecopy_projections.digest import bucket_of
+from truecopy_projections.gathered import GroupRefusedError
 from truecopy_projections.limits import CHECKPOINTS_KEPT
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot, refuse_other_partitions
 from truecopy_projections.replicas.culprits import culprits
+from truecopy_projections.replicas.sql_gathered import locked, refold
 from truecopy_projections.replicas.sql_keys import load, rows_to_put, write_keys
 from truecopy_projections.replicas.sql_snapshot import (
     FORMAT_NAME,
@@ -25,14 +29,17 @@ from truecopy_projections.replicas.sql_snapshot import (
     SqlSnapshot,
     check,
     declared_name,
-    owner_name,
+    owner_names,
     read_meta,
     refuse_dropped,
     refuse_other_service,
+    remembered_name,
 )
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
+    META,
     PARTITIONS,
+    SCRUBS,
     SHARED,
     WAITING,
     address_of,
@@ -46,6 +53,7 @@ from truecopy_projections.replicas.tables import (
     waiting_of,
     waiting_row,
 )
+from truecopy_projections.scrub_times import packed, unpacked
 from truecopy_projections.state import Known, PartitionPlan, PartitionState, Waiting, Wanted
 
 __all__ = ["SqlReplica"]
@@ -73,18 +81,19 @@ class SqlReplica:
 
     async def install(self, projection: Projection[Any], *, partitions: int, incarnation: str) -> None:
         dialect = self._database.dialect
-        shapes = (*SHARED, projection.shape, keys_shape(projection))
+        own = (projection.shape, keys_shape(projection), *(gathered.shape for gathered in projection.gathers))
         async with self._database.snapshot() as connection:
             meta = await read_meta(connection, name=self.name)
             refuse_other_service(meta, projection, self._service, name=self.name)
             if check(meta, projection):
-                await refuse_dropped(connection, PARTITIONS.name, projection.shape.name, keys_shape(projection).name)
-        await self._database.install(shapes, (journal_statement(dialect), view_statement(projection, dialect)))
+                await refuse_dropped(connection, PARTITIONS.name, *(shape.name for shape in own))
+        views = [view_statement(rows, dialect) for rows in (projection, *projection.gathers)]
+        await self._database.install((*SHARED, *own), (journal_statement(dialect), *views))
         async with self._database.transaction() as tx:
             for said in (
                 (FORMAT_NAME, str(FORMAT)),
                 (declared_name(projection.id), declaration(projection)),
-                *([(owner_name(projection), self._service)] if self._service else []),
+                *((name, self._service) for name in owner_names(projection) if self._service),
             ):
                 await _insert_missing(tx, "truecopy_meta", ("name", "value"), "name", said)
             meta = await read_meta(tx, name=self.name)
@@ -92,6 +101,8 @@ class SqlReplica:
             check(meta, projection)
             known = await tx.fetch("SELECT COUNT(*) FROM truecopy_partitions WHERE projection = $1", projection.id)
             refuse_other_partitions(projection, known[0][0], partitions)
+            if not known[0][0]:  # of tables that are made anew nobody has read anything
+                await tx.drop(SCRUBS, SCRUBS.key, [(projection.id,)])
             await leases.prepare(tx, projection.id, partitions)
             names = tuple(column.name for column in PARTITIONS.columns)
             for partition in range(partitions):
@@ -117,7 +128,7 @@ class SqlReplica:
             whole = {*wanted.whole, *single}
             states, rows, hashes = await load(connection, projection, wanted.keys, rows=whole, hashes=wanted.hashes)
             if projection.key and wanted.rows:
-                rows += await connection.pick(shape, shape.key, [(key, *sub) for key, sub in wanted.rows])
+                rows += await connection.pick(shape, shape.key, [(bucket_of(key), key, *sub) for key, sub in wanted.rows])
             parked = [(projection.id, key) for key, state in states.items() if state.parked is not None]
             waiting: dict[str, list[Waiting]] = {}
             found = await connection.pick(WAITING, ("projection", "key"), parked) if parked else []
@@ -142,10 +153,17 @@ class SqlReplica:
         async with self._database.transaction(durable=durable) as tx:
             current = await _current(tx, projection, plans)
             if current:
-                await self._write(tx, projection, current)
+                try:
+                    await self._write(tx, projection, current)
+                except GroupRefusedError as fault:
+                    raise DataRefusedError(database=self.name, seen=str(fault)) from fault
             if journal and (current or not plans):
                 await _append(tx, journal)
         return frozenset(plan.was.partition for plan in current)
+
+    async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
+        async with self._database.transaction() as tx:
+            await tx.put(META, [(remembered_name(projection.id, what), json.dumps(said))])
 
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
         puts: dict[str, _Rows] = {}
@@ -153,12 +171,21 @@ class SqlReplica:
             puts.setdefault(row[len(projection.fields)], []).append(row)
         return await culprits(self._database, projection, plans, puts)
 
+    async def scrubbed(self, projection: Projection[Any], at_ms: Mapping[int, int] | None) -> None:
+        async with self._database.transaction() as tx:
+            if at_ms is None:
+                await tx.drop(SCRUBS, SCRUBS.key, [(projection.id,)])
+                return
+            sql = f"SELECT times FROM {SCRUBS.name} WHERE projection = $1 {tx.dialect.for_update}"
+            known = await tx.fetch(sql, projection.id)
+            await tx.put(SCRUBS, [(projection.id, packed(unpacked(known[0][0] if known else None), at_ms))])
+
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         async with self._database.snapshot() as connection:
             meta = await read_meta(connection, name=self.name)
             self._lazy = self._lazy or LAZY_NAME in meta
-            yield SqlSnapshot(connection, meta)
+            yield SqlSnapshot(connection, meta, name=self.name)
 
     async def flush(self) -> None:
         if self._lazy or self._database.dialect.name == "sqlite":
@@ -170,9 +197,11 @@ class SqlReplica:
     async def _write(self, tx: Connection, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> None:
         shape, own = projection.shape, projection.id
         checkpoints = [checkpoint_row(own, one) for plan in plans for one in plan.checkpoints]
+        touched = await locked(tx, projection, plans)
         kept = await write_keys(tx, projection, plans)
         drops: list[tuple[Any, tuple[str, ...], _Rows]] = [
-            (shape, shape.key, [(key, *sub) for plan in plans for key, sub in plan.drops]),
+            (shape, shape.key, [(bucket_of(key), key, *sub) for plan in plans for key, sub in plan.drops]),
+            (shape, shape.key, [(bucket, key, *sub) for plan in plans for bucket, (key, sub) in plan.strays]),
             (WAITING, WAITING.key, [(own, plan.was.partition, offset) for plan in plans for offset in plan.freed]),
         ]
         puts: list[tuple[Any, _Rows]] = [
@@ -186,6 +215,7 @@ class SqlReplica:
         for table, rows in puts:
             if rows:
                 await tx.put(table, rows)
+        await refold(tx, projection, touched)
         await reached(Point.WORKER_WRITING, sum(plan.state.count for plan in plans))
         await tx.put(PARTITIONS, [state_row(own, plan.state) for plan in plans])
         if checkpoints:
@@ -225,6 +255,8 @@ async def _current(tx: Connection, projection: Projection[Any], plans: Sequence[
 
 
 async def _append(tx: Connection, journal: Sequence[tuple[str, JournalEntry]]) -> None:
+    # One writer at a time, so that ids become visible in their order: who has read the newest entry has read all before it.
+    await tx.fetch(f"SELECT value FROM truecopy_meta WHERE name = $1 {tx.dialect.for_update}", FORMAT_NAME)
     values = ", ".join(f"(${at}, {tx.dialect.now_ms}, ${at + 1})" for at in range(1, 2 * len(journal), 2))
     args = [part for kind, entry in journal for part in (kind, json.dumps(entry))]
     await tx.fetch(f"INSERT INTO truecopy_journal (kind, at_ms, entry) VALUES {values}", *args)

@@ -7,6 +7,7 @@ stayed. A projection with several rows per key keeps all its keys there.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import repeat
 from typing import Any
@@ -14,26 +15,35 @@ from typing import Any
 from truecopy_bus.fold import Head
 from truecopy_bus.sql import Connection, Shape
 from truecopy_bus.sql.statements import listed, quoted
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.projection import Projection
-from truecopy_projections.replicas.tables import Row, key_of, key_row, keys_shape
+from truecopy_projections.replicas.tables import Row, key_of, key_row, keys_shape, places, within
 from truecopy_projections.state import KeyState, PartitionPlan
 
 __all__ = ["all_keys", "load", "rows_to_put", "write_keys"]
 
 _NO_HEAD = (None, None, None)
+_PLACE = ("_bucket", "_key")
 
 
-def all_keys(projection: Projection[Any]) -> str:
-    """A query for all source keys, in the columns of keys_shape."""
-    shape = keys_shape(projection)
-    table = f"SELECT {listed(tuple(column.name for column in shape.columns))} FROM {quoted(shape.name)}"
+def all_keys(
+    projection: Projection[Any], buckets: Collection[int] | None, *, rows: str = "", keys: str = ""
+) -> tuple[str, list[int]]:
+    """A query for the source keys of these buckets (None: of all), in the columns of keys_shape, and its arguments.
+
+    `rows` and `keys` are tables of the same columns in place of its own.
+    """
+    shape = replace(keys_shape(projection), name=keys or keys_shape(projection).name)
+    where, limits = within("bucket", buckets)
+    table = f"SELECT {listed(tuple(column.name for column in shape.columns))} FROM {quoted(shape.name)} WHERE {where}"
     if projection.key:
-        return table
+        return table, limits
     return (
-        f"SELECT _key, _part, _version, _version, _element, _previous, '' FROM {quoted(projection.table)} AS own "
-        f"WHERE _version IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {quoted(shape.name)} AS aside WHERE aside.key = own._key) "
-        f"UNION ALL {table}"
-    )
+        "SELECT _key, _part, _version, _version, _element, _previous, '', _bucket "
+        f"FROM {quoted(rows or projection.table)} AS own WHERE {within('_bucket', buckets)[0]} AND _version IS NOT NULL "
+        f"AND NOT EXISTS (SELECT 1 FROM {quoted(shape.name)} AS aside WHERE aside.bucket = own._bucket "
+        f"AND aside.key = own._key) UNION ALL {table}"
+    ), limits
 
 
 async def load(
@@ -47,12 +57,12 @@ async def load(
     """The states of `keys`, all rows of the source keys `rows`, and the hashes of the only rows of `hashes`."""
     states: dict[str, KeyState] = {}
     hashed: dict[str, bytes] = {}
-    found = await connection.pick(projection.shape, ("_key",), [(key,) for key in rows]) if rows else []
+    found = await connection.pick(projection.shape, _PLACE, places(rows)) if rows else []
     if not projection.key:
         at = len(projection.fields)
         heads = [row[at:] for row in found]
-        narrow = [(key,) for key in {*keys, *hashes}.difference(rows)]
-        heads += await connection.pick(_heads(projection.shape, at), ("_key",), narrow) if narrow else []
+        narrow = places({*keys, *hashes}.difference(rows))
+        heads += await connection.pick(_heads(projection.shape, at), _PLACE, narrow) if narrow else []
         states = {row[0]: state for row in heads if row[0] in keys and (state := _beside(row)) is not None}
         hashed = {row[0]: row[2] for row in heads if row[0] in hashes}
     return states | await _aside(connection, projection, keys), found, hashed
@@ -61,17 +71,19 @@ async def load(
 def rows_to_put(projection: Projection[Any], plans: Sequence[PartitionPlan], kept: Mapping[str, Row]) -> list[Row]:
     """The rows of these plans as they are stored; `kept` holds the heads in the row of keys that no plan speaks of."""
     if projection.key:
-        return [(*row.values, key, plan.was.partition, row.hash) for plan in plans for (key, _), row in plan.puts.items()]
+        puts = ((plan.was.partition, key, row) for plan in plans for (key, _), row in plan.puts.items())
+        return [(*row.values, key, partition, row.hash, bucket_of(key)) for partition, key, row in puts]
     rows: list[Row] = []
     for plan in plans:
         partition, states = plan.was.partition, plan.keys
         for (key, _), row in plan.puts.items():
             state = states.get(key)
             head = kept.get(key, _NO_HEAD) if state is None else state.head if _is_plain(state) else _NO_HEAD
-            rows.append((*row.values, key, partition, row.hash, *head))
+            rows.append((*row.values, key, partition, row.hash, bucket_of(key), *head))
         for some in plan.copies:
+            parts, buckets = repeat(partition, len(some.keys)), map(bucket_of, some.keys)
             heads = zip(*some.heads, strict=True)
-            rows += zip(*some.fields, some.keys, repeat(partition, len(some.keys)), some.hashes, *heads, strict=True)
+            rows += zip(*some.fields, some.keys, parts, some.hashes, buckets, *heads, strict=True)
     return rows
 
 
@@ -87,7 +99,7 @@ async def write_keys(tx: Connection, projection: Projection[Any], plans: Sequenc
     if (in_rows or copied) and await tx.fetch(f"SELECT 1 FROM {quoted(shape.name)} LIMIT 1"):
         gone += [*in_rows, *copied]
     if gone:
-        await tx.drop(shape, ("key",), [(key,) for key in gone])
+        await tx.drop(shape, shape.key, places(gone))
     kept = {} if projection.key else await _unspoken(tx, projection, plans, aside)
     if aside:
         await tx.put(shape, aside)
@@ -107,7 +119,7 @@ async def _unspoken(
     if not (put or dropped or forgotten):
         return {}
     at = len(projection.fields)
-    found = await tx.pick(projection.shape, ("_key",), [(key,) for key in {*put, *dropped, *forgotten}])
+    found = await tx.pick(projection.shape, _PLACE, places({*put, *dropped, *forgotten}))
     if rest := [(*row[:-3], *_NO_HEAD) for row in found if row[at] in forgotten]:
         await tx.put(projection.shape, rest)
     beside = {
@@ -122,7 +134,7 @@ async def _aside(connection: Connection, projection: Projection[Any], keys: Coll
     shape = keys_shape(projection)
     if not keys or not await connection.fetch(f"SELECT 1 FROM {quoted(shape.name)} LIMIT 1"):
         return {}
-    return {key: state for key, _, state in map(key_of, await connection.pick(shape, ("key",), [(key,) for key in keys]))}
+    return {key: state for key, _, state in map(key_of, await connection.pick(shape, shape.key, places(keys)))}
 
 
 @cache

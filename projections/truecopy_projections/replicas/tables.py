@@ -6,6 +6,7 @@ Numbers of 256 bits are stored as 32 bytes, big-endian; what a quarantined recor
 
 import json
 from base64 import b64decode, b64encode
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from truecopy_bus.fold import Head
@@ -13,8 +14,11 @@ from truecopy_bus.leases import LEASES, MEMBERS
 from truecopy_bus.record import Headers
 from truecopy_bus.sql import Dialect, Kind, Shape, columns
 from truecopy_bus.sql.statements import listed, quoted
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import ProjectionError
+from truecopy_projections.limits import BUCKETS
 from truecopy_projections.projection import Address, Projection
+from truecopy_projections.row_type import RowType
 from truecopy_projections.state import (
     Checkpoint,
     KeyState,
@@ -29,6 +33,7 @@ __all__ = [
     "CHECKPOINTS",
     "META",
     "PARTITIONS",
+    "SCRUBS",
     "SHARED",
     "WAITING",
     "address_of",
@@ -40,17 +45,21 @@ __all__ = [
     "key_row",
     "keys_shape",
     "meta_statement",
+    "places",
+    "rows_query",
     "state_of",
     "state_row",
     "stored_of",
     "view_statement",
     "waiting_of",
     "waiting_row",
+    "within",
 ]
 
 Row = tuple[Any, ...]
 
 _DIGEST_BYTES = 32
+_INTEGER_MIN, _INTEGER_MAX = -(2**63), 2**63 - 1
 _NAME_BYTES_MAX = 63
 """PostgreSQL cuts longer names without a word, so that two tables would meet under one."""
 
@@ -113,7 +122,8 @@ CHECKPOINTS = Shape(
     ),
     key=("projection", "part", "log_offset"),
 )
-SHARED = (META, LEASES, MEMBERS, PARTITIONS, WAITING, CHECKPOINTS)
+SCRUBS = Shape(name="truecopy_scrubs", columns=columns(projection=Kind.TEXT, times=Kind.BYTES), key=("projection",))
+SHARED = (META, LEASES, MEMBERS, PARTITIONS, WAITING, CHECKPOINTS, SCRUBS)
 """Truecopy's own tables, without the journal, whose ids are the database's: see journal_statement."""
 
 
@@ -133,8 +143,9 @@ def keys_shape(projection: Projection[Any]) -> Shape:
         element=Kind.BYTES,
         previous=Kind.BYTES,
         parked=Kind.TEXT,
+        bucket=Kind.INTEGER,
     )
-    return Shape(name=name, columns=own, key=("key",))
+    return Shape(name=name, columns=own, key=("bucket", "key"))
 
 
 def journal_statement(dialect: Dialect) -> str:
@@ -144,8 +155,8 @@ def journal_statement(dialect: Dialect) -> str:
     )
 
 
-def view_statement(projection: Projection[Any], dialect: Dialect) -> str:
-    """The view by which readers know the projection, over its own columns; one that is there stays what it is."""
+def view_statement(projection: RowType[Any], dialect: Dialect) -> str:
+    """The view by which readers know these rows, over their own columns; one that is there stays what it is."""
     name = quoted(projection.name)
     own = listed(tuple(field.column.name for field in projection.fields))
     select = f"AS SELECT {own} FROM {quoted(projection.table)}"
@@ -208,22 +219,62 @@ def state_of(row: Row) -> PartitionState:
 
 def key_row(key: str, partition: int, state: KeyState) -> Row:
     head, applied, parked = state
-    return key, partition, head.version, applied, head.element, head.previous, parked.name if parked else ""
+    name = parked.name if parked else ""
+    return key, partition, head.version, applied, head.element, head.previous, name, bucket_of(key)
 
 
 def key_of(row: Row) -> tuple[str, int, KeyState]:
-    key, partition, version, applied, element, previous, parked = row
+    key, partition, version, applied, element, previous, parked, _ = row
     return key, partition, KeyState(Head(version, element, previous), applied, Reason[parked] if parked else None)
 
 
 def stored_of(projection: Projection[Any], row: Row) -> tuple[str, int, StoredRow]:
     """Source key, partition and row as the port knows it, of one in the projection's shape."""
     own = len(projection.fields)
-    return row[own], row[own + 1], StoredRow(tuple(row[:own]), row[own + 2])
+    key, partition, kept, bucket = row[own : own + 4]
+    return key, partition, StoredRow(row[:own], kept, None if bucket == bucket_of(key) else bucket)
 
 
 def address_of(projection: Projection[Any], row: Row) -> Address:
     return row[len(projection.fields)], projection.sub_key(row)
+
+
+def within(column: str, buckets: Collection[int] | None) -> tuple[str, list[int]]:
+    """A condition that `column` is one of these buckets (None: of all), and its arguments, two for each run of buckets.
+
+    The ends are open, so that whatever else somebody wrote there is met with the first bucket or the last.
+    """
+    if buckets is None:
+        return "true", []
+    asked = set(buckets)
+    firsts = [_INTEGER_MIN if bucket == 0 else bucket for bucket in sorted(asked) if bucket - 1 not in asked]
+    lasts = [_INTEGER_MAX if bucket == BUCKETS - 1 else bucket for bucket in sorted(asked) if bucket + 1 not in asked]
+    limits = [limit for run in zip(firsts, lasts, strict=True) for limit in run]
+    runs = [f"{column} BETWEEN ${at} AND ${at + 1}" for at in range(1, len(limits), 2)]
+    return f"({' OR '.join(runs) or 'false'})", limits
+
+
+def rows_query(
+    projection: Projection[Any], dialect: Dialect, buckets: Collection[int] | None, *, indexed: bool
+) -> tuple[str, list[int]]:
+    """A query for the rows of these buckets, and its arguments; see Snapshot.rows.
+
+    SQLite takes a column that its index holds from there, and would never see what the table says. So the row is looked up by
+    its id, and a last column tells whether the two agree. PostgreSQL takes nothing from an index but where the row is.
+    """
+    shape, table = projection.shape, quoted(projection.table)
+    if buckets is not None and indexed and dialect.name == "sqlite":
+        where, limits = within("i._bucket", buckets)
+        own = ", ".join(f"t.{quoted(column.name)}" for column in shape.columns)
+        same = " AND ".join(f"i.{quoted(name)} IS t.{quoted(name)}" for name in shape.key)
+        return f"SELECT {own}, {same} FROM {table} AS i JOIN {table} AS t ON t.rowid = i.rowid WHERE {where}", limits
+    where, limits = within("_bucket" if indexed else "_bucket + 0", buckets)
+    return f"SELECT {listed(tuple(column.name for column in shape.columns))} FROM {table} WHERE {where}", limits
+
+
+def places(keys: Iterable[str]) -> list[Row]:
+    """Where these source keys are in an index that their bucket leads."""
+    return [(bucket_of(key), key) for key in keys]
 
 
 def waiting_row(projection: str, waiting: Waiting) -> Row:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from truecopy_bus.errors import TopicMismatchError
+from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import ProjectionError
-from truecopy_projections.limits import SCAN_ROWS
+from truecopy_projections.limits import BUCKETS, SCAN_ROWS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica, Snapshot
 from truecopy_projections.state import KeyState, Known, PartitionState, Reason, Wanted
@@ -56,6 +57,35 @@ async def everything_in(snapshot: Snapshot) -> list[Any]:
 
 class ReadingSuite:
     """A part of ReplicaSuite."""
+
+    async def test_the_newest_checkpoints_are_told_for_each_partition(self, replica: Replica) -> None:
+        fences, states = await taken(replica, LINES)
+        mine = [checkpoint_at(0, at) for at in range(5)]
+        others = [checkpoint_at(1, at) for at in (7, 8)]
+        plans = [moved_on(fences[0], states[0], checkpoints=mine), moved_on(fences[1], states[1], checkpoints=others)]
+
+        await replica.apply(LINES, plans)
+
+        async with replica.snapshot() as snapshot:
+            assert list(await snapshot.checkpoints(LINES.id, newest=1)) == [mine[-1], others[-1]]
+            assert list(await snapshot.checkpoints(LINES.id, newest=3)) == [*mine[-3:], *others]
+            assert list(await snapshot.checkpoints(LINES.id, newest=99)) == [*mine, *others]
+
+    async def test_what_is_remembered_of_a_projection_takes_the_place_of_what_was(self, replica: Replica) -> None:
+        await replica.install(LINES, partitions=1, incarnation=INCARNATION)
+        await replica.install(EVERYTHING, partitions=1, incarnation=INCARNATION)
+
+        async with replica.snapshot() as before:
+            nothing = await before.remembered(LINES.id, "fold")
+        await replica.remember(LINES, "fold", {"at_ms": 1, "deep": {"0": [None, "\u00e9\0"]}})
+        await replica.remember(LINES, "fold", {"at_ms": 2})
+        await replica.remember(LINES, "other", {})
+
+        async with replica.snapshot() as snapshot:
+            assert nothing is None
+            assert await snapshot.remembered(LINES.id, "fold") == {"at_ms": 2}
+            assert await snapshot.remembered(LINES.id, "other") == {}
+            assert await snapshot.remembered(EVERYTHING.id, "fold") is None
 
     async def test_a_replica_that_holds_nothing_says_so_without_an_error(self, replica: Replica) -> None:
         async with replica.snapshot() as snapshot:
@@ -197,6 +227,24 @@ class ReadingSuite:
             assert sorted(await gathered(snapshot.rows(LINES))) == sorted((key, 1, row) for (key, _), row in puts.items())
             assert sorted(key for key, _, _ in await gathered(snapshot.keys(LINES))) == sorted(names)
         assert max(batches) <= SCAN_ROWS
+
+    async def test_rows_and_keys_are_read_by_the_buckets_of_their_keys(self, replica: Replica) -> None:
+        names = [f"key-{at}" for at in range(300)]
+        for projection, row in ((LINES, line()), (EVERYTHING, everything(1))):
+            fences, states = await taken(replica, projection)
+            keys = {**key_states(*names, "rowless"), "key-7": KeyState(head(2), 1, Reason.REFUSED)}
+            puts = rows_of(projection, {name: [row] for name in names})
+            await replica.apply(projection, [moved_on(fences[1], states[1], puts=puts, keys=keys)])
+
+            own = [bucket_of("key-7"), bucket_of("rowless")]
+            async with replica.snapshot() as snapshot:
+                for buckets in ([], own[:1], own, range(512), range(500, BUCKETS), range(0, BUCKETS, 2), range(BUCKETS)):
+                    rows = await gathered(snapshot.rows(projection, buckets=buckets))
+                    known = await gathered(snapshot.keys(projection, buckets=buckets))
+                    mine = {key for key in keys if bucket_of(key) in buckets}
+                    assert sorted(key for key, _, _ in known) == sorted(mine)
+                    assert sorted(key for key, _, _ in rows) == sorted(mine - {"rowless"})
+                    assert {row.astray for _, _, row in rows} <= {None}
 
     async def test_get_returns_a_key_with_its_rows_alone(self, replica: Replica) -> None:
         fences, states = await taken(replica, LINES)

@@ -305,6 +305,8 @@ class StoringSuite:
             assert await snapshot.journal("repair") == [{"n": 1}, {"n": 2}]
             assert await snapshot.journal("swap") == [entry]
             assert await snapshot.journal("none") == []
+            assert await snapshot.journal("repair", newest=1) == [{"n": 2}]
+            assert await snapshot.journal("repair", newest=9) == [{"n": 1}, {"n": 2}]
 
     async def test_refused_data_leaves_nothing_of_the_whole_batch(self, replica: Replica) -> None:
         fences, states = await taken(replica, EVERYTHING)

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from truecopy_bus.errors import AddressError, InvalidTokenError, TopicMissingError, UnavailableError
+from truecopy_bus.errors import AddressError, DatabaseCorruptError, InvalidTokenError, TopicMissingError, UnavailableError
 from truecopy_projections.errors import NotReachedError, ProjectionError, UnknownProjectionError
 from truecopy_schemas.errors import InvalidEventError, InvalidSchemaError, TruecopyError
 from truecopy_services.cli.bench import BENCH
+from truecopy_services.cli.bootstrap import BOOTSTRAP
+from truecopy_services.cli.certify import CERTIFY
 from truecopy_services.cli.check import CHECK
 from truecopy_services.cli.demo import DEMO
 from truecopy_services.cli.dev import DEV
@@ -23,18 +25,25 @@ from truecopy_services.cli.repair import REPAIR
 from truecopy_services.cli.run import RUN
 from truecopy_services.cli.schema import SCHEMA
 from truecopy_services.cli.screen import Exit, Screen
+from truecopy_services.cli.scrub import SCRUB
 from truecopy_services.cli.status import STATUS
 from truecopy_services.cli.tail import TAIL
 from truecopy_services.cli.topics import TOPICS
+from truecopy_services.cli.verify import VERIFY
 from truecopy_services.config import Settings
 from truecopy_services.errors import DeclarationError, SettingError, UsageError
 from truecopy_services.logs import configure
 
 __all__ = ["VERBS", "main"]
 
-VERBS = (DEV, RUN, PUBLISH, GET, STATUS, TAIL, CHECK, REPAIR, TOPICS, SCHEMA, DOCTOR, BENCH, DEMO)
+VERBS = (
+    *(DEV, RUN, PUBLISH, GET, STATUS, TAIL),
+    *(CHECK, SCRUB, CERTIFY, VERIFY, REPAIR, BOOTSTRAP),
+    *(TOPICS, SCHEMA, DOCTOR, BENCH, DEMO),
+)
 
 EXITS: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
+    ((DatabaseCorruptError,), Exit.FAILED),
     ((UnavailableError, TopicMissingError, NotReachedError, UnknownProjectionError), Exit.UNREACHABLE),
     (
         (

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from truecopy_projections.certificate import verify
+from truecopy_projections.certificate import Standing
 from truecopy_projections.verdicts import Report, Verdict, difference_json
 from truecopy_services.cli.check import differences_shown, reports_table
 from truecopy_services.cli.screen import Screen
@@ -196,8 +196,10 @@ class _Story:
         self.outcome.verdicts[copy.name]["after_repair"] = report.verdict.name
         self.expect(report.verdict is Verdict.EQUAL, f"after the repair it is {report.verdict.name}, expected EQUAL")
         if report.verdict is Verdict.EQUAL:
-            self.outcome.certificate = dict(await copy.service.certify(report))
-            self.expect(verify(self.outcome.certificate), "the certificate's signature is wrong")
+            certificate = await copy.service.certify(report)
+            self.outcome.certificate = certificate.as_json()
+            found = await copy.service.verify(certificate)
+            self.expect(found.standing is Standing.VALID, f"the certificate is {found.standing.name}: {found.findings}")
 
 
 def _progress(screen: Screen) -> Progress:
