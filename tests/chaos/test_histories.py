@@ -46,6 +46,14 @@ BAD = {
         {Fault.LOST_WRITE, Fault.UNSEEN, Fault.INT_POLL_SKIP},
     ),
     "the first is missing": ([sent(A), sent(B), polled(B, at=0)], {Fault.LOST_WRITE, Fault.UNSEEN, Fault.POLL_SKIP}),
+    "the only offset holds another value": (
+        [sent(A), polled((0, "z"))],
+        {Fault.INCONSISTENT_OFFSETS, Fault.UNSEEN, Fault.LOST_WRITE},
+    ),
+    "a second copy lies beyond what was polled, which passes nothing over": (
+        [sent(A), sent(B), sent((2, "a")), polled(A)],
+        {Fault.DUPLICATE, Fault.UNSEEN},
+    ),
     "nobody came to the end": ([sent(A), sent(B), polled(A)], {Fault.UNSEEN}),
     "acknowledged at no known offset, and not there": ([sent((None, "b")), sent(A), polled(A)], {Fault.UNSEEN}),
     "a failed send was seen": ([sent((None, "a"), outcome=Outcome.FAIL), polled(A)], {Fault.ABORTED_READ}),
