@@ -1,7 +1,7 @@
 # One command each for a demo and for the tests. Needs GNU make and Python 3.11 or later; the rest is fetched once.
 #   make demo ARGS="--kafka"      make test ARGS="tests/servers -x"
 .DEFAULT_GOAL := help
-.PHONY: demo test bench bench-bootstrap drill-kills lint types clean help
+.PHONY: demo test bench bench-proof bench-bootstrap drill-kills lint types clean help
 SHELL := /bin/sh
 
 VENV := .venv
@@ -30,6 +30,9 @@ test: $(VENV)/.dev ## run all tests on real servers; ARGS goes to pytest
 # Some 35 minutes on two idle cores. A disk that is really full is mounted, which only root may do.
 bench: $(VENV)/.bench ## measure beside what others write, some 20 minutes; writes tests/benchmarks/results.json and docs/benchmarks
 	@$(BIN)/python tests/benchmarks/bench.py $(ARGS) && $(BIN)/python tests/benchmarks/report.py
+
+bench-proof: $(VENV)/.bench ## measure what proof costs, some 20 minutes; writes tests/benchmarks/proof.json and the tables of docs/scrubbing.md
+	@$(BIN)/python tests/benchmarks/proof.py $(ARGS)
 
 bench-bootstrap: $(VENV)/.dev ## measure filling a replica from a peer beside replaying the log; ARGS="--rows 1000000"
 	@$(BIN)/python -m tests.benchmarks.bootstrap $(ARGS)

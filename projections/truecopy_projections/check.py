@@ -23,7 +23,7 @@ from truecopy_projections.quick import by_peers, glance, quickly_computed, quick
 from truecopy_projections.remembering import remember
 from truecopy_projections.replica import Replica
 from truecopy_projections.state import MarkVerdict
-from truecopy_projections.verdicts import Claim, Comparison, Report
+from truecopy_projections.verdicts import Claim, Comparison, Report, Verdict
 
 __all__ = ["check", "wrong_keys"]
 
@@ -38,13 +38,15 @@ async def check(
     deep: bool = False,
     quick: bool = False,
     peers: Sequence[Replica] = (),
+    afresh: bool = False,
     wait_s: float = CHECK_WAIT_S,
 ) -> Report:
     """Check one projection in one replica, waiting up to `wait_s` seconds for it to pass a fresh mark.
 
     A deep check also compares every row, and the version and element of every key, instead of following the digests to
     those that differ. A quick one reads neither rows nor the log's events. `peers` are other replicas of the same projection.
-    Raises UnknownProjectionError, TopicMissingError, and what is unavailable, peers among it.
+    `afresh` lets a check that finds other rows than the fold's start a process that folds too, and so find reducers that
+    depend on the order of a set. Raises UnknownProjectionError, TopicMissingError, and what is unavailable, peers among it.
     """
     name = topic or projection.entity
     if quick:
@@ -60,7 +62,12 @@ async def check(
         found = await drilled(projection, replica, peers, found)
         claims = by_peers(compared, claims[0].facts) or claims[0], claims[1]
     else:
-        found = replace(found, differences=await explained(projection, log, schemas, topic=name, found=found))
+        found = replace(
+            found,
+            differences=await explained(
+                projection, log, schemas, topic=name, found=found, afresh=afresh and claims[0].verdict is Verdict.DIVERGED
+            ),
+        )
         if parted := {name for one in found.differences if one.explanation for name in one.explanation.parted}:
             blamed = f"{claims[0].why}; the reducer is not deterministic: fields {', '.join(sorted(parted))}"
             claims = replace(claims[0], why=blamed), claims[1]
@@ -92,8 +99,8 @@ def _report(
         parked=sorted(key for key, state in found.keys.items() if state.parked),
         fingerprints=sorted(one.hex() for one in found.reference.fingerprints) if found.reference else (),
         checked_at_ms=time.time_ns() // 1_000_000,
-        counts={p: state.count for p, state in found.states.items()},
-        marks={p: last for p, last in judged(found.checkpoints).items() if last.verdict is MarkVerdict.EQUAL},
         quick=quick,
         peers=peers,
+        counts={p: state.count for p, state in found.states.items()},
+        marks={p: last for p, last in judged(found.checkpoints).items() if last.verdict is MarkVerdict.EQUAL},
     )

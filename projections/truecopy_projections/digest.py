@@ -25,6 +25,7 @@ __all__ = [
     "sum_of",
     "total",
     "vector",
+    "with_buckets",
 ]
 
 _HASH_BYTES = 32
@@ -76,6 +77,15 @@ def vector(hashes: Iterable[tuple[int, bytes]]) -> bytes:
     for bucket, one in hashes:
         tally.add(bucket, one)
     return tally.vector()
+
+
+def with_buckets(sums: bytes, others: bytes, buckets: Iterable[int]) -> bytes:
+    """The vector with these buckets as `others` has them."""
+    changed = bytearray(sums)
+    for bucket in buckets:
+        at = slice(bucket * _HASH_BYTES, (bucket + 1) * _HASH_BYTES)
+        changed[at] = others[at]
+    return bytes(changed)
 
 
 class Tally:

@@ -37,7 +37,7 @@ async def drill(
             if row.astray is not None:
                 fields = {"_bucket": (row.astray, bucket_of(key))}
                 sub = projection.sub_key(row.values)
-                astray.append(Difference(key=key, row=sub, kind=Kind.GHOST, version=0, fields=fields))
+                astray.append(Difference(key=key, row=sub, kind=Kind.GHOST, version=0, fields=fields, partition=partition))
             else:
                 stored.setdefault(key, {})[projection.sub_key(row.values)] = partition, row
     homes = reference.partition if reference is not None else {}

@@ -27,7 +27,7 @@ from truecopy_projections.replica import Replica, Snapshot
 from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState, Reason, Waiting
 from truecopy_projections.verdicts import Difference
 
-__all__ = ["Evidence", "awaited", "gather", "held", "is_waiting", "judged", "newest", "suspects", "tallied"]
+__all__ = ["Evidence", "awaited", "gather", "held", "is_waiting", "judged", "newest", "scrub", "suspects", "tallied"]
 
 NOT_JUDGED = (MarkVerdict.LATE, MarkVerdict.SUPERSEDED)
 _FOLDED_ALIKE = (None, Reason.GAP, Reason.CONFLICT)
@@ -83,7 +83,7 @@ async def gather(
         waiting = await snapshot.waiting(projection.id)
         why_none = _why_not_foldable(await identified(log, topic, foreign=projection.foreign is not None), states)
         taken_at_ms = (await snapshot.scrubs(projection.id)).now_ms
-        scrubbed, kept, stored_rows = await _scrub(snapshot, projection, states)
+        scrubbed, kept, stored_rows = await scrub(snapshot, projection, states)
         places = None if deep else suspects(states, scrubbed, kept)
         fold: Folded | None = None
         if not why_none:
@@ -250,7 +250,7 @@ async def _keys(
     return found, homes
 
 
-async def _scrub(
+async def scrub(
     snapshot: Snapshot, projection: Projection[Any], states: Mapping[int, PartitionState]
 ) -> tuple[dict[int, bytes], dict[int, bytes], int]:
     """Hash every stored row again, and count them. Rows of a partition or a bucket that does not exist are told with -1."""

@@ -8,6 +8,7 @@ more than row and event, and that is what is said.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count, takewhile
 from typing import Any
 
 from truecopy_bus.fold import DIGEST_MODULUS
@@ -17,6 +18,7 @@ from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.columns import encode
 from truecopy_projections.digest import row_hash
 from truecopy_projections.evidence import Evidence, is_waiting
+from truecopy_projections.fresh_fold import Encoded, KeyEvents, encoded_rows, folded_afresh
 from truecopy_projections.limits import EXPLAINED_KEYS_MAX
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import Rows, replay
@@ -37,6 +39,8 @@ class History:
     rows: dict[int, Rows] = field(default_factory=lambda: {0: {}})
     records: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     events: dict[int, str] = field(default_factory=dict)
+    schemas: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    bodies: dict[int, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +59,12 @@ async def explained(
     *,
     topic: str,
     found: Evidence,
+    afresh: bool,
 ) -> list[Difference]:
-    """The differences of a whole check, those of the first keys with their explanation. Raises like replay."""
+    """The differences of a whole check, those of the first keys with their explanation. Raises like replay.
+
+    With `afresh` the keys are folded in other processes too: worth the time where a worker came to other rows than the fold.
+    """
     if not found.differences or found.reference is None:
         return list(found.differences)
     keys = list(dict.fromkeys(one.key for one in found.differences))[:EXPLAINED_KEYS_MAX]
@@ -68,20 +76,46 @@ async def explained(
         await replay(projection, log, schemas, topic=topic, upto=upto, stops=stops, watch=watch)
     for key in keys:
         await _name_events(whole.histories[key], schemas)
-    return [
-        replace(
-            one,
-            explanation=explanation(
-                projection,
-                one,
-                (whole.histories[one.key], alone.histories[one.key]),
-                whole.partings.get(homes[one.key], Parting()),
-            ),
-        )
-        if one.key in homes
-        else one
-        for one in found.differences
-    ]
+    others = await _afresh(projection, whole.histories) if afresh else {}
+    told = []
+    for one in found.differences:
+        if one.key in homes:
+            history = whole.histories[one.key]
+            said = explanation(
+                projection, one, (history, alone.histories[one.key]), whole.partings.get(one.partition, Parting())
+            )
+            if not said.parted:
+                said = _parted_afresh(projection, one, history, others.get(one.key, {})) or said
+            told.append(replace(one, explanation=said))
+        else:
+            told.append(one)
+    return told
+
+
+async def _afresh(projection: Projection[Any], histories: Mapping[str, History]) -> Mapping[str, Encoded]:
+    """What a fresh process makes of the keys, each through its last version without a hole."""
+    events: dict[str, KeyEvents] = {}
+    for key, history in histories.items():
+        whole = takewhile(lambda v, known=history: v in known.schemas and v in known.rows, count(1))  # type: ignore[misc]
+        events[key] = [(version, history.schemas[version], history.bodies[version]) for version in whole]
+    return await folded_afresh(projection, events)
+
+
+def _parted_afresh(projection: Projection[Any], one: Difference, history: History, other: Encoded) -> Explanation | None:
+    """That a fresh process comes to other rows, if it does."""
+    for version, rows in sorted(other.items()):
+        own = encoded_rows(history.rows[version])
+        if rows != own:
+            pairs = [(own[sub], rows[sub]) for sub in own.keys() & rows.keys()]
+            names = [field.column.name for field in projection.fields]
+            parted = tuple(name for at, name in enumerate(names) if any(mine[at] != theirs[at] for mine, theirs in pairs))
+            why = (
+                "the reducer is not deterministic: another process folds the same events to something else from "
+                f"{_event(history, version)} on, in {', '.join(parted) or 'which rows there are'}; does it depend on the order "
+                "of a set?"
+            )
+            return _told(history, version, one, why, parted=parted)
+    return None
 
 
 def explanation(projection: Projection[Any], one: Difference, folds: Sequence[History], parting: Parting) -> Explanation:
@@ -234,6 +268,7 @@ class _Looking:
                 version = read_version(bytes(body))
             except TruecopyError:
                 return
+            history.bodies.setdefault(version, bytes(body))
         history.records.setdefault(version, (record.offset, schema_id, record.timestamp_ms))
 
 
@@ -243,4 +278,5 @@ async def _name_events(history: History, schemas: SchemaSource) -> None:
             schema = (await schemas.schema(schema_id)).schema
         except TruecopyError:
             continue
+        history.schemas[version] = schema
         history.events[version] = f"{schema.get('namespace', '')}.{schema['name']}".lstrip(".")

@@ -121,8 +121,16 @@ class Scrub:
     @property
     def good(self) -> frozenset[int]:
         """The buckets in which nothing was found. Rows under buckets that do not exist count against the first or the last."""
-        found = {min(max(one.bucket, 0), BUCKETS - 1) for one in self.findings if one.bucket is not None}
-        return self.buckets - found
+        return self.buckets - self.by_bucket.keys()
+
+    @property
+    def by_bucket(self) -> dict[int | None, tuple[Finding, ...]]:
+        """The findings by the bucket that they count against; None for the totals of partitions."""
+        found: dict[int | None, tuple[Finding, ...]] = {}
+        for one in self.findings:
+            bucket = None if one.bucket is None else min(max(one.bucket, 0), BUCKETS - 1)
+            found[bucket] = (*found.get(bucket, ()), one)
+        return found
 
     @property
     def times(self) -> dict[int, int]:
@@ -227,7 +235,7 @@ def _hashed(projection: Projection[Any], keys: Sequence[str], values: Sequence[t
     """The hashes of rows, b"" for one that has none, and the bytes of their canonical form."""
     try:
         columns = [encoded(column) for column in zip(*values, strict=True)]
-        return row_hashes(projection.id, keys, columns), sum(len(value) for column in columns for value in column)
+        return row_hashes(projection.id, keys, columns), sum(sum(map(len, column)) for column in columns)
     except _UNREADABLE:
         hashes = []
         for key, row in zip(keys, values, strict=True):

@@ -140,8 +140,8 @@ class Comparison:
 class Report:
     """What one check of one projection in one replica found, at `positions` (partition -> next offset).
 
-    `counts` are the events of each partition, `marks` the last checkpoint of each that was judged EQUAL.
     `quick` says that neither log nor rows were read for it. `peers` are the comparisons that were asked for.
+    `counts` are the events of each partition, `marks` the last checkpoint of each that was judged EQUAL.
     """
 
     projection: str
@@ -158,10 +158,10 @@ class Report:
     parked: Sequence[str]
     fingerprints: Sequence[str]
     checked_at_ms: int
-    counts: Mapping[int, int] = field(default_factory=dict)
-    marks: Mapping[int, Checkpoint] = field(default_factory=dict)
     quick: bool = False
     peers: Sequence[Comparison] = ()
+    counts: Mapping[int, int] = field(default_factory=dict)
+    marks: Mapping[int, Checkpoint] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,7 +50,7 @@ class Round:
     @property
     def equal(self) -> bool:
         """Whether every replica was proven a true copy."""
-        return not self.away and all(report.verdict is Verdict.EQUAL for report in self.reports)
+        return not self.away and all(report.agreed for report in self.reports)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -75,6 +75,8 @@ async def check_rounds(
     every_s: float,
     deep: bool,
     fail_fast: bool,
+    quick: bool = False,
+    peers: Sequence[str] = (),
     checked: Mapping[str, Checked],
     tell: Callable[[Round], None],
 ) -> Round | None:
@@ -89,7 +91,8 @@ async def check_rounds(
     while not stop.is_set():
         began_s = time.monotonic()
         number += 1
-        found = await _unless(stop, _round(service, projections, number, deep=deep, checked=checked))
+        how = {"deep": deep, "quick": quick, "peers": peers}
+        found = await _unless(stop, _round(service, projections, number, how=how, checked=checked))
         if found is None:
             break
         if found.away:
@@ -126,7 +129,7 @@ async def _round(
     projections: Collection[Projection[Any]],
     number: int,
     *,
-    deep: bool,
+    how: Mapping[str, Any],
     checked: Mapping[str, Checked],
 ) -> Round:
     reports, away = [], []
@@ -134,7 +137,7 @@ async def _round(
         kept = checked[projection.id]
         try:
             await answered(service, projection)
-            (report,) = await service.check(projection, deep=deep)
+            (report,) = await service.check(projection, **how)
         except (UnavailableError, TopicMissingError, UnknownProjectionError) as fault:
             kept.verdict = None
             kept.rounds[UNREACHABLE] += 1

@@ -1,5 +1,7 @@
 """A service that is open: its log, its event store and its replica, and what is done with them."""
 
+import os
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,7 +17,8 @@ from truecopy_bus.token import Token
 from truecopy_projections.bootstrap import Bootstrap, Progress, bootstrap
 from truecopy_projections.certificate import Certificate, Verification, certificates, certify, verify
 from truecopy_projections.check import check
-from truecopy_projections.limits import REPAIR_ROWS_MAX
+from truecopy_projections.errors import NotEqualError
+from truecopy_projections.limits import REPAIR_ROWS_MAX, REPAIR_SHARE_MAX
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import Repair, repair
 from truecopy_projections.replica import Replica
@@ -74,6 +77,7 @@ class Service:
         deep: bool = False,
         quick: bool = False,
         peers: Sequence[str | Replica] = (),
+        afresh: bool = False,
     ) -> list[Report]:
         """Check these projections, or all of the app's; see truecopy_projections.check for what is stated and raised.
 
@@ -90,22 +94,39 @@ class Service:
                     deep=deep,
                     quick=quick,
                     peers=opened,
+                    afresh=afresh,
                     wait_s=self.settings.check_wait_s,
                 )
                 for projection in projections or self.projections.values()
             ]
 
-    async def repair(self, projection: Projection[Any], *, apply: bool = False, rows_max: int = REPAIR_ROWS_MAX) -> Repair:
-        """Plan the repair of a projection's rows from the log; carry it out with `apply`. Raises RepairRefusedError."""
-        return await repair(
-            projection,
-            self.replica_adapter,
-            self.log,
-            self.schemas(projection),
-            topic=self.topic(projection),
-            apply=apply,
-            rows_max=rows_max,
-        )
+    async def repair(
+        self,
+        projection: Projection[Any],
+        *,
+        apply: bool = False,
+        rows_max: int = REPAIR_ROWS_MAX,
+        share_max: float = REPAIR_SHARE_MAX,
+        peer: str | Replica | None = None,
+    ) -> Repair:
+        """Plan the repair of a projection's rows from the log, or from a certified `peer`; carry it out with `apply`.
+
+        Raises RepairRefusedError, UsageError for a peer's address that is none.
+        """
+        async with opened_peers(self.settings, () if peer is None else (peer,)) as opened:
+            return await repair(
+                projection,
+                self.replica_adapter,
+                self.log,
+                self.schemas(projection),
+                topic=self.topic(projection),
+                apply=apply,
+                rows_max=rows_max,
+                share_max=share_max,
+                peer=opened[0] if opened else None,
+                trusted=trusted_keys(self.settings.home / TRUSTED_KEYS),
+                by=f"{self.name}, process {os.getpid()} on {socket.gethostname()}",
+            )
 
     async def bootstrap(
         self,
@@ -146,11 +167,13 @@ class Service:
             await peer.close()
 
     async def certify(self, report: Report, *, because: str = "") -> Certificate:
-        """Sign an EQUAL report with the key in `signing.key` under `home`, keep it in the replica, publish it on the log.
+        """Sign the EQUAL report of a whole check by the key in `signing.key` under `home`, keep it, and publish it on the log.
 
         The key is made if there is none, and its public half pinned in `trusted.keys`. Raises SigningKeyError, and like
         truecopy_projections.certificate.certify: NotEqualError for all but EQUAL.
         """
+        if report.quick:
+            raise NotEqualError(f"{report.projection}: a quick check proves too little to be certified; certify a whole one")
         home = self.settings.home
         home.mkdir(parents=True, exist_ok=True)
         key = signing_key(home / SIGNING_KEY)

@@ -20,6 +20,7 @@ from truecopy_projections.certificate import Certificate, newest_certificate
 from truecopy_projections.errors import InvalidCertificateError
 from truecopy_projections.following import still_there
 from truecopy_projections.projection import Projection
+from truecopy_projections.scrub_times import ScrubTimes
 from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState
 from truecopy_schemas.errors import NewerFormatError
 from truecopy_services.opening import shown
@@ -73,11 +74,17 @@ class PartitionStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectionStatus:
-    """One projection. `unknown` says why something is not known; empty if all is."""
+    """One projection. `unknown` says why something is not known; empty if all is.
+
+    `oldest_scrub_age_s` is how long ago the bucket of rows that has waited longest was hashed again and right; None while
+    there are `unscrubbed_buckets`, which never were, or were found wrong since.
+    """
 
     id: str
     topic: str
     incarnation: str | None
+    oldest_scrub_age_s: float | None
+    unscrubbed_buckets: int | None
     partitions: tuple[PartitionStatus, ...]
     unknown: tuple[str, ...]
 
@@ -213,6 +220,7 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
     certificate: Certificate | None = None
     ages_s: Mapping[int, float] = {}
     holders: _Holders = None
+    scrubs: ScrubTimes | None = None
     try:
         async with asked.asking("replica", service.replica_adapter.name):
             async with service.replica_adapter.snapshot() as snapshot:
@@ -221,6 +229,7 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
                 verified = {one.partition: one for one in equal}
                 with suppress(NewerFormatError, InvalidCertificateError):  # of no use here, and no reason to tell nothing else
                     certificate = await newest_certificate(projection, snapshot)
+                scrubs = await snapshot.scrubs(projection.id) if states else None
             if states and service.replica_database is not None:
                 holders = await holders_of(service.replica_database, projection.id)
     except UnavailableError as fault:
@@ -241,6 +250,8 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
         id=projection.id,
         topic=service.topic(projection),
         incarnation=topic.incarnation if topic else None,
+        oldest_scrub_age_s=scrubs.oldest_age_s if scrubs else None,
+        unscrubbed_buckets=scrubs.never if scrubs else None,
         partitions=tuple(
             _partition(
                 p, topic, states.get(p), verified.get(p), certificate, ages_s.get(p), holders.get(p) if holders else None

@@ -15,13 +15,16 @@ from truecopy_bus import limits as bus
 from truecopy_bus.errors import LogUnavailableError, TopicMissingError
 from truecopy_bus.registry import Registry
 from truecopy_bus.token import Token
-from truecopy_projections import evidence, limits, reference
+from truecopy_projections import evidence, limits, peers, reference
 from truecopy_projections.check import check
 from truecopy_projections.errors import InvalidCertificateError, NotReachedError, RepairRefusedError
+from truecopy_projections.peers import compare, side_of
+from truecopy_projections.quick import glance, quickly_stored
 from truecopy_projections.reference import replay
 from truecopy_projections.repair import repair
 from truecopy_projections.scrub import scrub
 from truecopy_projections.state import PartitionPlan, StoredRow
+from truecopy_projections.testing.replica_plans import checkpoint_at
 from truecopy_projections.verdicts import Verdict
 from truecopy_projections.worker import Worker
 from truecopy_services import reading
@@ -100,12 +103,17 @@ async def a_fold_of_a_silent_log(clock: Clock, monkeypatch: pytest.MonkeyPatch) 
     assert expected < await given_up_at() <= expected + bus.READ_WAIT_S
 
 
-async def damaged(replica: MeteredReplica, rows: int) -> tuple[MeteredLog, Registry]:
-    """A log, and a replica that is right but for the amounts of so many rows."""
-    log, registry = await history(deposited(f"k{each}" for each in range(5)))
+async def applied_from(replica: MeteredReplica, log: MeteredLog, registry: Registry) -> None:
+    """Apply what is on the log, all of it."""
     worker = Worker(copied, replica, log, registry, wait_s=BRIEF_S)
     await worker.step()
     await worker.leave()
+
+
+async def damaged(replica: MeteredReplica, rows: int, *, of: int = 5) -> tuple[MeteredLog, Registry]:
+    """A log, and a replica that is right but for the amounts of so many of its rows."""
+    log, registry = await history(deposited(f"k{each}" for each in range(of)))
+    await applied_from(replica, log, registry)
     contents = replica._contents[copied.id]
     for key in list(contents.rows)[:rows]:
         partition, row = contents.rows[key][()]
@@ -170,3 +178,75 @@ def the_reason_of_a_certificate() -> None:
     assert issued(because="x" * limits.BECAUSE_CHARS_MAX).is_signed()
     with pytest.raises(InvalidCertificateError, match=f"at most {limits.BECAUSE_CHARS_MAX}"):
         issued(because="x" * (limits.BECAUSE_CHARS_MAX + 1))
+
+
+@drives("projections.REPAIR_ROWS_FREE")
+@drives("projections.REPAIR_SHARE_MAX")
+async def the_share_of_a_repair() -> None:
+    parser = ArgumentParser()
+    REPAIR.arguments(parser)
+    stated = [default(each, "share_max") for each in (repair, Service.repair)] + [parser.get_default("share_max")]
+    assert stated == [limits.REPAIR_SHARE_MAX] * 3
+
+    free = limits.REPAIR_ROWS_FREE
+    many = round(free / limits.REPAIR_SHARE_MAX)
+    for rows, wrong, share, is_refused in (
+        (2 * free, free, limits.REPAIR_SHARE_MAX, False),
+        (2 * free, free + 1, limits.REPAIR_SHARE_MAX, True),
+        (many + 10, free + 1, limits.REPAIR_SHARE_MAX, False),
+        (many + 10, free + 2, limits.REPAIR_SHARE_MAX, True),
+        (2 * free, free + 1, 1.0, False),
+    ):
+        replica = MeteredReplica()
+        log, registry = await damaged(replica, wrong, of=rows)
+        if is_refused:
+            with pytest.raises(RepairRefusedError, match=f"{wrong} of {rows} rows differ"):
+                await repair(copied, replica, log, registry, share_max=share)
+        else:
+            assert len((await repair(copied, replica, log, registry, share_max=share)).planned) == wrong
+
+
+@drives("projections.EXPLAINED_KEYS_MAX")
+async def the_keys_that_are_explained() -> None:
+    replica = MeteredReplica()
+    log, registry = await damaged(replica, limits.EXPLAINED_KEYS_MAX + 1, of=limits.EXPLAINED_KEYS_MAX + 1)
+    found = (await check(copied, replica, log, registry, wait_s=0)).differences
+    assert len(found) == limits.EXPLAINED_KEYS_MAX + 1
+    assert sum(one.explanation is not None for one in found) == limits.EXPLAINED_KEYS_MAX
+
+
+@drives("projections.SCRUB_AGE_MAX_S")
+def the_age_of_a_scrub() -> None:
+    at_ms = int(limits.SCRUB_AGE_MAX_S * 1000)
+    assert [quickly_stored(0, now_ms).verdict for now_ms in (at_ms, at_ms + 1)] == [Verdict.EQUAL, Verdict.UNPROVEN]
+
+
+@drives("projections.PEER_WAIT_S")
+async def a_comparison_that_waits_for_a_common_mark(clock: Clock) -> None:
+    assert default(compare, "wait_s") == limits.PEER_WAIT_S
+    clock.rule(peers)
+    log, registry = await history(deposited("k"))
+    replica, peer = MeteredReplica(lambda: clock.now_s), MeteredReplica()
+    await applied_from(replica, log, registry)
+    await peer.install(copied, partitions=1, incarnation=str((await log.describe(TOPIC)).incarnation))
+
+    found = await compare(copied, replica, peer)
+    assert found.verdict is Verdict.UNPROVEN
+    assert clock.now_s == limits.PEER_WAIT_S
+    assert steps(replica.looks[-5:]) == {limits.CHECK_POLL_S}
+
+
+@drives("projections.MARKS_LOOKED_MAX")
+async def the_marks_in_which_a_common_one_is_looked_for() -> None:
+    log, registry = await history(deposited("k"))
+    replica = MeteredReplica()
+    await applied_from(replica, log, registry)
+    async with replica.snapshot() as snapshot:
+        state = (await snapshot.states(copied.id))[0]
+    fences = await replica.renew(copied, "!", (), lease_s=1.0, seize=True)
+    marks = [checkpoint_at(0, state.position + at) for at in range(limits.MARKS_LOOKED_MAX + 1)]
+    await replica.apply(copied, [PartitionPlan(fence=fences[0], was=state, state=state, checkpoints=marks)])
+
+    seen = await glance(copied, replica, log, topic=TOPIC, wait_s=0)
+    assert list(seen.found.checkpoints) == marks[1:]
+    assert list((await side_of(copied, replica)).checkpoints) == marks[1:]

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,6 +178,8 @@ def fickle(noise: Callable[[], str]) -> Projection[Fickle]:
     return made
 
 
+unordered = fickle(lambda: " ".join({"never", "rely", "on", "the", "order", "of", "sets"}))
+"""It stands in the module, where a fresh process finds it."""
 _counted = itertools.count()
 NOISES = {
     "random": lambda: str(random.random()),
@@ -219,3 +222,23 @@ async def test_a_reducer_that_leaks_from_key_to_key_is_not_deterministic(village
     found = (await village.check(projection)).differences
 
     assert {one.explanation.parted for one in found if one.explanation} == {("noise",)}
+
+
+async def test_a_reducer_that_depends_on_the_order_of_a_set_is_told_by_a_process_of_its_own(
+    village: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent.parent)
+    await village.publish(*(("k1", Deposited(amount=amount)) for amount in (1, 20, 300)))
+    await village.settle(unordered)
+    _, rows = await village.stored(unordered, "k1")
+    another = tuple(reversed(rows[()].values[2].split()))
+    await village.damage(unordered, "k1", {(): (*rows[()].values[:2], " ".join(another))}, written=True)
+
+    report = await village.check(unordered, afresh=True)
+
+    (found,) = report.differences
+    assert report.computed.verdict is Verdict.DIVERGED
+    assert found.explanation is not None
+    assert found.explanation.version == 2
+    assert found.explanation.parted == ("noise",)
+    assert "another process" in found.explanation.why

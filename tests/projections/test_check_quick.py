@@ -141,4 +141,4 @@ async def test_it_reads_neither_rows_nor_keys_nor_the_log_and_few_checkpoints(
 
     await town.check(balance, quick=True)
 
-    assert replica.asked == {("states", ()), ("checkpoints", ("newest",)), ("remembered", ())}
+    assert replica.asked == {("states", ()), ("checkpoints", ("newest",)), ("remembered", ()), ("scrubs", ())}

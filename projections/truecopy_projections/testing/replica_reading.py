@@ -58,6 +58,35 @@ async def everything_in(snapshot: Snapshot) -> list[Any]:
 class ReadingSuite:
     """A part of ReplicaSuite."""
 
+    async def test_the_newest_checkpoints_are_told_for_each_partition(self, replica: Replica) -> None:
+        fences, states = await taken(replica, LINES)
+        mine = [checkpoint_at(0, at) for at in range(5)]
+        others = [checkpoint_at(1, at) for at in (7, 8)]
+        plans = [moved_on(fences[0], states[0], checkpoints=mine), moved_on(fences[1], states[1], checkpoints=others)]
+
+        await replica.apply(LINES, plans)
+
+        async with replica.snapshot() as snapshot:
+            assert list(await snapshot.checkpoints(LINES.id, newest=1)) == [mine[-1], others[-1]]
+            assert list(await snapshot.checkpoints(LINES.id, newest=3)) == [*mine[-3:], *others]
+            assert list(await snapshot.checkpoints(LINES.id, newest=99)) == [*mine, *others]
+
+    async def test_what_is_remembered_of_a_projection_takes_the_place_of_what_was(self, replica: Replica) -> None:
+        await replica.install(LINES, partitions=1, incarnation=INCARNATION)
+        await replica.install(EVERYTHING, partitions=1, incarnation=INCARNATION)
+
+        async with replica.snapshot() as before:
+            nothing = await before.remembered(LINES.id, "fold")
+        await replica.remember(LINES, "fold", {"at_ms": 1, "deep": {"0": [None, "\u00e9\0"]}})
+        await replica.remember(LINES, "fold", {"at_ms": 2})
+        await replica.remember(LINES, "other", {})
+
+        async with replica.snapshot() as snapshot:
+            assert nothing is None
+            assert await snapshot.remembered(LINES.id, "fold") == {"at_ms": 2}
+            assert await snapshot.remembered(LINES.id, "other") == {}
+            assert await snapshot.remembered(EVERYTHING.id, "fold") is None
+
     async def test_a_replica_that_holds_nothing_says_so_without_an_error(self, replica: Replica) -> None:
         async with replica.snapshot() as snapshot:
             found = await everything_in(snapshot)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from truecopy_bus.errors import AddressError, InvalidTokenError, TopicMissingError, UnavailableError
+from truecopy_bus.errors import AddressError, DatabaseCorruptError, InvalidTokenError, TopicMissingError, UnavailableError
 from truecopy_projections.errors import NotReachedError, ProjectionError, UnknownProjectionError
 from truecopy_schemas.errors import InvalidEventError, InvalidSchemaError, TruecopyError
 from truecopy_services.cli.bench import BENCH
@@ -25,6 +25,7 @@ from truecopy_services.cli.repair import REPAIR
 from truecopy_services.cli.run import RUN
 from truecopy_services.cli.schema import SCHEMA
 from truecopy_services.cli.screen import Exit, Screen
+from truecopy_services.cli.scrub import SCRUB
 from truecopy_services.cli.status import STATUS
 from truecopy_services.cli.tail import TAIL
 from truecopy_services.cli.topics import TOPICS
@@ -35,9 +36,28 @@ from truecopy_services.logs import configure
 
 __all__ = ["VERBS", "main"]
 
-VERBS = (DEV, RUN, PUBLISH, GET, STATUS, TAIL, CHECK, CERTIFY, VERIFY, REPAIR, BOOTSTRAP, TOPICS, SCHEMA, DOCTOR, BENCH, DEMO)
+VERBS = (
+    DEV,
+    RUN,
+    PUBLISH,
+    GET,
+    STATUS,
+    TAIL,
+    CHECK,
+    SCRUB,
+    CERTIFY,
+    VERIFY,
+    REPAIR,
+    BOOTSTRAP,
+    TOPICS,
+    SCHEMA,
+    DOCTOR,
+    BENCH,
+    DEMO,
+)
 
 EXITS: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
+    ((DatabaseCorruptError,), Exit.FAILED),
     ((UnavailableError, TopicMissingError, NotReachedError, UnknownProjectionError), Exit.UNREACHABLE),
     (
         (

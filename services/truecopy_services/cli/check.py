@@ -10,12 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from truecopy_projections.projection import Projection
-from truecopy_projections.verdicts import Report, Verdict
+from truecopy_projections.verdicts import Difference, Report, Verdict
 from truecopy_services.app import Truecopy
 from truecopy_services.checking import Checked, Round, answered, check_rounds
 from truecopy_services.cli.screen import Exit, Screen
-from truecopy_services.cli.verb import Verb, app_argument, app_of, http_argument, seconds
+from truecopy_services.cli.verb import Verb, app_argument, app_of, http_argument, peers_argument, seconds
 from truecopy_services.errors import UsageError
+from truecopy_services.marking import fresh_mark
 from truecopy_services.observing import observed
 from truecopy_services.working import Loops, stopped_by_signals
 
@@ -28,7 +29,11 @@ DIFFERENCES_SHOWN = 20
 def _arguments(parser: ArgumentParser) -> None:
     app_argument(parser)
     parser.add_argument("projection", metavar="PROJECTION", nargs="?", help="all of the app's if left out")
-    parser.add_argument("--deep", action="store_true", help="compare every row and every key, not only where digests differ")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--deep", action="store_true", help="compare every row and every key, not only where digests differ")
+    extent.add_argument("--quick", action="store_true", help="read the maintained figures alone: neither the log nor the rows")
+    peers_argument(parser)
+    parser.add_argument("--mark", action="store_true", help="ask the owner for a mark first, and wait for it")
     parser.add_argument("--certify", action="store_true", help="sign a certificate of each projection that is EQUAL")
     parser.add_argument("--every", type=seconds, metavar="SECONDS", help="check again and again, until SIGTERM")
     parser.add_argument("--fail-fast", action="store_true", help="with --every: end with 1 at the first round not EQUAL")
@@ -40,7 +45,11 @@ async def _check(arguments: Namespace, screen: Screen) -> Exit:
     projections = [app.find(arguments.projection)] if arguments.projection else list(app.projections.values())
     if not projections:
         raise UsageError(f"service {app.service!r} declares no projection, so there is nothing to check; name another app")
+    if arguments.certify and arguments.quick:
+        raise UsageError("--certify signs what a whole check found, --quick makes none; give one of them")
     if arguments.every:
+        if arguments.mark:
+            raise UsageError("--mark asks for one mark, --every makes many checks; give one of them")
         if arguments.certify:
             raise UsageError("--certify signs one check, --every makes many; give one of them")
         return await _continuously(arguments, screen, app, projections)
@@ -51,14 +60,18 @@ async def _check(arguments: Namespace, screen: Screen) -> Exit:
     async with app.open(store=False) as service:
         for projection in projections:
             await answered(service, projection)
+            if arguments.mark:
+                with screen.console.status(f"waiting for a mark of {projection.entity}"):
+                    await fresh_mark(service, projection, asked_by=f"truecopy check of {service.name}")
             with screen.console.status(f"checking {projection.id}"):
-                reports += await service.check(projection, deep=arguments.deep)
+                how = {"deep": arguments.deep, "quick": arguments.quick, "peers": arguments.peer, "afresh": True}
+                reports += await service.check(projection, **how)
             if arguments.certify and reports[-1].verdict is Verdict.EQUAL:
                 certificates.append((await service.certify(reports[-1])).as_json())
     screen.console.print(reports_table(service.name, reports))
     for line in differences_shown(reports):
         screen.say(line)
-    good = all(report.verdict is Verdict.EQUAL for report in reports)
+    good = all(report.agreed for report in reports)
     screen.say("EQUAL: every replica is a true copy" if good else "not proven equal: see above")
     screen.finish({"equal": good, "reports": [report.as_json() for report in reports], "certificates": certificates})
     return Exit.GOOD if good else Exit.FAILED
@@ -86,6 +99,8 @@ async def _continuously(arguments: Namespace, screen: Screen, app: Truecopy, pro
                     stop,
                     every_s=arguments.every,
                     deep=arguments.deep,
+                    quick=arguments.quick,
+                    peers=arguments.peer,
                     fail_fast=arguments.fail_fast,
                     checked=checked,
                     tell=tell,
@@ -115,10 +130,21 @@ def reports_table(service: str, reports: Sequence[Report]) -> Table:
 
 
 def differences_shown(reports: Sequence[Report]) -> list[str]:
-    """The first differing rows, each in one line."""
-    lines = [f"{report.projection}: {one}" for report in reports for one in report.differences]
-    more = len(lines) - DIFFERENCES_SHOWN
-    return [*lines[:DIFFERENCES_SHOWN], *([f"and {more} more rows; --json has them all"] if more > 0 else [])]
+    """What peers say, and the first differing rows: each in one line, and below it where the two sides part."""
+    lines = [f"{report.projection}: {one.verdict.name}: {one.why}" for report in reports for one in report.peers]
+    named = [(report.projection, one) for report in reports for one in _named(report)]
+    for projection, one in named[:DIFFERENCES_SHOWN]:
+        lines.append(f"{projection}: {one}")
+        if one.explanation is not None:
+            lines.append(f"  {one.explanation.why}")
+    more = len(named) - DIFFERENCES_SHOWN
+    return [*lines, *([f"and {more} more rows; --json has them all"] if more > 0 else [])]
+
+
+def _named(report: Report) -> list[Difference]:
+    """The differing rows of a report and of its peers, each once."""
+    found = {(one.key, one.row): one for peer in report.peers for one in peer.differences}
+    return list({**found, **{(one.key, one.row): one for one in report.differences}}.values())
 
 
 def _coloured(verdict: Verdict) -> str:

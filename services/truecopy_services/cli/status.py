@@ -7,6 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from truecopy_projections.limits import BUCKETS
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import Verb, app_argument, app_of
 from truecopy_services.opening import shown
@@ -14,10 +15,8 @@ from truecopy_services.status import ServiceStatus, status
 
 __all__ = ["STATUS"]
 
-COLUMNS = (
-    *("projection", "part", "log", "position", "lag", "oldest", "count"),
-    *("verified", "certified", "parked", "foreign", "holder"),
-)
+FIGURES = ("position", "lag", "oldest", "count", "verified", "certified", "scrubbed", "parked", "foreign")
+COLUMNS = ("projection", "part", "log", *FIGURES, "holder")
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -44,6 +43,9 @@ async def _status(arguments: Namespace, screen: Screen) -> Exit:
         for one in projection.partitions:
             if one.halted:
                 screen.say(f"{projection.id}: partition {one.partition} is halted: {one.halted}")
+        if projection.unscrubbed_buckets:
+            seen = f"{projection.unscrubbed_buckets} of {BUCKETS} buckets were never scrubbed, or found wrong since"
+            screen.say(f"{projection.id}: {seen}; `truecopy scrub` and `truecopy check` go over them")
         for why in projection.unknown:
             screen.say(f"{projection.id}: unknown: {why}")
     for away in found.unreachable:
@@ -57,12 +59,13 @@ def _table(found: ServiceStatus) -> Table:
     for column in COLUMNS:
         table.add_column(column, no_wrap=True, justify="left" if column in ("projection", "holder") else "right")
     for projection in found.projections:
+        scrubbed = None if projection.oldest_scrub_age_s is None else f"{projection.oldest_scrub_age_s:.0f} s ago"
         for one in projection.partitions:
             bounds = "?" if one.end is None else f"{one.start}..{one.end}"
             oldest = None if one.oldest_unapplied_s is None else f"{one.oldest_unapplied_s:.1f} s"
             verified = None if one.verified_s is None else f"{one.verified_through}, {one.verified_s:.0f} s ago"
             certified = "-" if one.certified_s is None else f"{one.certified_through}, {one.certified_s:.0f} s ago"
-            figures = (one.position, one.lag, oldest, one.count, verified, certified, one.parked, one.foreign)
+            figures = (one.position, one.lag, oldest, one.count, verified, certified, scrubbed, one.parked, one.foreign)
             table.add_row(
                 projection.id,
                 str(one.partition),

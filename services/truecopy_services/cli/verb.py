@@ -10,7 +10,7 @@ from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.errors import UsageError
 from truecopy_services.loading import load_app
 
-__all__ = ["APP_VARIABLE", "Verb", "app_argument", "app_of", "count", "http_argument", "seconds"]
+__all__ = ["APP_VARIABLE", "Verb", "app_argument", "app_of", "count", "http_argument", "peers_argument", "seconds", "share"]
 
 APP_VARIABLE = "TRUECOPY_APP"
 
@@ -37,6 +37,12 @@ def http_argument(parser: ArgumentParser) -> None:
     parser.add_argument("--http", metavar="HOST:PORT", help=told)
 
 
+def peers_argument(parser: ArgumentParser) -> None:
+    """--peer, any number of times."""
+    told = "another replica of the projection, to be compared with: sqlite:PATH or postgresql://...; may be given again"
+    parser.add_argument("--peer", action="append", default=[], metavar="ADDRESS", help=told)
+
+
 def app_of(given: str | None) -> Truecopy:
     """The app that was named. Raises UsageError, and whatever the app's module raises."""
     name = given or os.environ.get(APP_VARIABLE, "")
@@ -50,6 +56,17 @@ def count(text: str) -> int:
     if not text.isdecimal():
         raise ArgumentTypeError(f"{text!r} is no number from 0 on")
     return int(text)
+
+
+def share(text: str) -> float:
+    """A share of an option, from 0 to 1."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 1:
+        raise ArgumentTypeError(f"{text!r} is no share from 0 to 1")
+    return found
 
 
 def seconds(text: str) -> float:

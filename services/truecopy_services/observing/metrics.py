@@ -17,7 +17,8 @@ from truecopy_projections.verdicts import Verdict
 from truecopy_services.checking import Checked
 from truecopy_services.observing.answers import LoopSeen, known
 from truecopy_services.observing.gathering import Figures
-from truecopy_services.status import EntityStatus, PartitionStatus
+from truecopy_services.scrubbing import Scrubbed
+from truecopy_services.status import EntityStatus, PartitionStatus, ProjectionStatus
 
 __all__ = ["ProcessMetrics"]
 
@@ -55,6 +56,14 @@ _PARTITION = (
     _Told(_GAUGE, "certified_through", "Events of the newest certificate.", lambda o: o.certified_through),
     _Told(_GAUGE, "certified_age_seconds", "Seconds since it was issued.", lambda o: o.certified_s),
 )
+_SCRUB: tuple[tuple[str, str, Callable[[ProjectionStatus], float | None]], ...] = (
+    (
+        "oldest_scrub_age_seconds",
+        "Seconds since the bucket of rows that waited longest was hashed again and right; none while one never was.",
+        lambda o: o.oldest_scrub_age_s,
+    ),
+    ("unscrubbed_buckets", "Buckets that never were, or were found wrong since.", lambda o: o.unscrubbed_buckets),
+)
 _OUTBOX: tuple[tuple[str, str, Callable[[EntityStatus], float]], ...] = (
     ("outbox_pending_events", "Committed events that are not on the log yet.", lambda o: o.pending),
     ("outbox_oldest_seconds", "Age of the oldest of them; 0 without one.", lambda o: o.oldest_s),
@@ -70,8 +79,9 @@ class ProcessMetrics(Collector):
         latest: Callable[[], Figures | None],
         loops: Callable[[], Mapping[str, LoopSeen]],
         checks: Mapping[str, Checked],
+        scrubs: Mapping[str, Scrubbed],
     ) -> None:
-        self._latest, self._loops, self._checks = latest, loops, checks
+        self._latest, self._loops, self._checks, self._scrubs = latest, loops, checks, scrubs
 
     def collect(self) -> Iterator[Metric]:
         """All families. What is older than FIGURES_OLD_S is left out."""
@@ -92,6 +102,7 @@ class ProcessMetrics(Collector):
             yield from _of_process(current)
             yield from _of_status(current)
         yield from _of_checks(self._checks)
+        yield from _of_scrubs(self._scrubs)
 
 
 def _of_status(figures: Figures) -> Iterator[Metric]:
@@ -107,6 +118,12 @@ def _of_status(figures: Figures) -> Iterator[Metric]:
             for one in projection.partitions:
                 if (value := told.value(one)) is not None:
                     family.add_metric([projection.id, str(one.partition)], value)
+        yield family
+    for name, help_, of_rows in _SCRUB:
+        family = GaugeMetricFamily(f"truecopy_{name}", help_, labels=["projection"])
+        for projection in status.projections:
+            if (value := of_rows(projection)) is not None:
+                family.add_metric([projection.id], value)
         yield family
     for name, help_, value_of in _OUTBOX:
         family = GaugeMetricFamily(f"truecopy_{name}", help_, labels=["entity"])
@@ -147,3 +164,16 @@ def _of_checks(checks: Mapping[str, Checked]) -> Iterator[Metric]:
         for told, count in tuple(checked.rounds.items()):
             rounds.add_metric([name, told], count)
     yield from (verdicts, at, rounds)
+
+
+def _of_scrubs(scrubs: Mapping[str, Scrubbed]) -> Iterator[Metric]:
+    labels = ["projection"]
+    rows = CounterMetricFamily("truecopy_scrubbed_rows", "Rows hashed again by this process.", labels=labels)
+    size = CounterMetricFamily("truecopy_scrubbed_bytes", "Bytes of them, in canonical form.", labels=labels)
+    bad = GaugeMetricFamily("truecopy_bad_buckets", "Buckets that this process last found wrong.", labels=labels)
+    for name, scrubbed in scrubs.items():
+        rows.add_metric([name], scrubbed.rows)
+        size.add_metric([name], scrubbed.bytes)
+        if scrubbed.buckets:
+            bad.add_metric([name], len(scrubbed.bad.keys() | scrubbed.corrupt.keys()))
+    yield from (rows, size, bad)

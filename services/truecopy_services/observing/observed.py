@@ -10,6 +10,7 @@ from truecopy_services.checking import Checked
 from truecopy_services.errors import SettingError
 from truecopy_services.observing.answers import Answer, LoopSeen, alive, ready
 from truecopy_services.observing.gathering import GATHER_S, Gatherer
+from truecopy_services.scrubbing import Scrubbed
 from truecopy_services.service import Service
 from truecopy_services.working import Loops
 
@@ -25,13 +26,14 @@ async def observed(
     relays: bool = False,
     works: bool = False,
     checks: Mapping[str, Checked] | None = None,
+    scrubs: Mapping[str, Scrubbed] | None = None,
     given: str | None = None,
     say: Callable[[str], None],
 ) -> AsyncIterator[None]:
     """Serve /metrics, /health and /ready while the block runs, if `given` (an option) or the settings name an address.
 
-    `relays` and `works` say what this process needs: the store, the replica. `checks` is filled by whoever checks. Raises
-    SettingError, also where the extra `control` is missing.
+    `relays` and `works` say what this process needs: the store, the replica. `checks` and `scrubs` are filled by whoever
+    does. Raises SettingError, also where the extra `control` is missing.
     """
     setting = "--http" if given else "TRUECOPY_HTTP"
     if not (address := given or service.settings.http):
@@ -45,7 +47,11 @@ async def observed(
         raise SettingError(setting=setting, seen=missing, remedy="run: pip install 'truecopy[control]'") from None
     gatherer = Gatherer(service, loops, relays=relays)
     began_s, settings = time.monotonic(), service.settings
-    needed = ["log", *(["store"] if relays else []), *(["replica"] if works or checks is not None else [])]
+    needed = [
+        "log",
+        *(["store"] if relays else []),
+        *(["replica"] if works or checks is not None or scrubs is not None else []),
+    ]
 
     def seen() -> dict[str, LoopSeen]:
         now_s = time.monotonic()
@@ -72,7 +78,7 @@ async def observed(
 
     listener = listening(address, setting=setting)
     host, port = listener.getsockname()[:2]
-    metrics = ProcessMetrics(lambda: gatherer.latest, seen, checks if checks is not None else {})
+    metrics = ProcessMetrics(lambda: gatherer.latest, seen, checks or {}, scrubs or {})
     gathering = asyncio.create_task(gatherer.run())
     try:
         with serving(listener, metrics, alive=lives, ready=serves):

@@ -102,11 +102,12 @@ class Harness(Service):
         deep: bool = False,
         quick: bool = False,
         peers: Sequence[str | Replica] = (),
+        afresh: bool = False,
     ) -> list[Report]:
         """Deliver what can be, then check as `truecopy check` does; see Service.check."""
         await self.delivery.deliver(self.limit_s)
         # Not by super(): this class was made anew for its slots.
-        return await Service.check(self, *projections, deep=deep, quick=quick, peers=peers)
+        return await Service.check(self, *projections, deep=deep, quick=quick, peers=peers, afresh=afresh)
 
     async def prove(self, *, parked: bool = False) -> None:
         """Settle, then check every row of every projection, and compare it with in-order delivery if there was another.
