@@ -131,9 +131,9 @@ class Worker:
         """One round, of which the commit may be left under way."""
         if self._topic_state is None:
             self._topic_state = await followed(self._log, self.topic, self.replica, self.projection)
+            self._progress_at = _now()
             await self._install(self._topic_state)
             await self._upkeep()
-            self._progress_at = _now()
         began = _now()
         flowing = self._flowing()
         records = await self._read(flowing) if flowing else await self._idle()
