@@ -169,4 +169,8 @@ MUTANTS: dict[str, Mutant] = {
         script=_often(Fault.SENT_AGAIN),
         edits=(_edit(f"{_PLAN}.finished", "count=self.count,", "count=self.count + self.duplicates - self.was.duplicates,"),),
     ),
+    "calls diverged what waits for its schema": Mutant(
+        script=_often(Fault.SCHEMA_MISSING),
+        edits=(_edit("claims:_delivered_in", " and not 0 < missing <= state.uncounted", ""),),
+    ),
 }
