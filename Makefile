@@ -13,6 +13,7 @@ ARGS ?=
 PROCESSES ?= 2
 SEEDS ?= 10000
 FIRST ?= 1
+TABLE ?=
 # The demo needs the base install alone, unless it is asked to run on real servers.
 DEMO := $(VENV)/.base
 ifneq ($(or $(findstring --kafka,$(ARGS)),$(findstring --postgres,$(ARGS))),)
@@ -53,7 +54,7 @@ chaos: $(VENV)/.dev ## play the fault matrix; writes tests/chaos/results.json an
 	@status=0; $(BIN)/pytest tests/chaos/matrix.py $(ARGS) || status=$$?; $(BIN)/python -m tests.chaos.report; exit $$status
 
 simulate: $(VENV)/.dev ## run SEEDS=10000 histories from seed FIRST=1 on under simulated faults, on all processors
-	@PYTHONPATH=. $(BIN)/python tests/simulation/soak.py --seeds $(SEEDS) --first $(FIRST) $(ARGS)
+	@PYTHONPATH=. $(BIN)/python tests/simulation/soak.py --seeds $(SEEDS) --first $(FIRST) $(if $(TABLE),--table $(TABLE))
 
 lint: $(VENV)/.dev ## check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

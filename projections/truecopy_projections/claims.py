@@ -14,7 +14,7 @@ from truecopy_projections.digest import total
 from truecopy_projections.evidence import Evidence, is_waiting, judged, newest, tallied
 from truecopy_projections.gathered_check import gathered_differences
 from truecopy_projections.reference import Reference
-from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState, Reason
+from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState
 from truecopy_projections.verdicts import Claim, Verdict, worst
 
 __all__ = ["computed", "delivered", "stored", "wrong_keys"]
@@ -164,7 +164,9 @@ def _is_right(key: str, found: Evidence, reference: Reference) -> bool:
     if state is None or reference.partition.get(key) != found.homes[key]:
         return False
     # What waits for its schema is not chained yet; whoever folds the log may have found it meanwhile.
-    waits = state.parked is Reason.SCHEMA and state.head.version < head.version
+    following = state.head.version + 1
+    waits = bool(state.parked) and following <= head.version
+    waits = waits and any(w.key == key and w.version == following for w in found.waiting)
     if head != state.head and not waits:
         return False
     if state.parked is None:

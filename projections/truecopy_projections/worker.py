@@ -131,8 +131,8 @@ class Worker:
         """One round, of which the commit may be left under way."""
         if self._topic_state is None:
             self._topic_state = await followed(self._log, self.topic, self.replica, self.projection)
-            await self._install(self._topic_state)
             self._progress_at = _now()
+            await self._install(self._topic_state)
             await self._upkeep()
         began = _now()
         flowing = self._flowing()

@@ -9,6 +9,10 @@ from truecopy_projections.testing.simulation import Fault, Strike
 Script = tuple[Strike, ...]
 
 
+def _often(fault: Fault) -> Script:
+    return tuple(Strike(at, fault, at) for at in range(150, 900, 60))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
     """`seed` and `script` are those under which the simulator looks for it; `suite` is a test of the shipped suite instead."""
@@ -123,5 +127,50 @@ MUTANTS: dict[str, Mutant] = {
     "scrubs rows and compares them with themselves": Mutant(
         seed=12,
         edits=(_edit("claims:stored", "found.scrubbed[p] != found.states[p].rows", "found.scrubbed[p] != found.scrubbed[p]"),),
+    ),
+    "commits the position before the rows": Mutant(
+        seed=4,
+        script=_often(Fault.FAILED),
+        edits=(
+            _edit(
+                "replicas.sql:SqlReplica.apply",
+                "        if current:\n            await self._write(tx, projection, current)\n",
+                "        if current:\n"
+                "            await tx.put(PARTITIONS, [state_row(projection.id, plan.state) for plan in current])\n"
+                "    async with self._database.transaction(durable=durable) as tx:\n"
+                "        if current:\n"
+                "            await self._write(tx, projection, current)\n",
+            ),
+        ),
+    ),
+    "judges a mark by its place and not by its count": Mutant(
+        seed=4,
+        script=_often(Fault.FROZEN),
+        edits=(
+            _edit(
+                "marks:judge",
+                "if mark.epoch < relay_epoch:\n        return MarkVerdict.SUPERSEDED\n    if count > mark.count:\n"
+                "        return MarkVerdict.LATE\n    if count == mark.count:",
+                "if True:",
+            ),
+        ),
+    ),
+    "records as sent what is not appended yet": Mutant(
+        script=_often(Fault.FAILED),
+        edits=(
+            _edit(
+                "relay:Relay._relay",
+                "    await append(self._log",
+                "    entity.unrecorded = held, decided\n    moved = await self._record(entity)\n    await append(self._log",
+            ),
+        ),
+    ),
+    "counts duplicates as events": Mutant(
+        script=_often(Fault.SENT_AGAIN),
+        edits=(_edit(f"{_PLAN}.finished", "count=self.count,", "count=self.count + self.duplicates - self.was.duplicates,"),),
+    ),
+    "calls diverged what waits for its schema": Mutant(
+        script=_often(Fault.SCHEMA_MISSING),
+        edits=(_edit("claims:_delivered_in", " and not 0 < missing <= state.uncounted", ""),),
     ),
 }

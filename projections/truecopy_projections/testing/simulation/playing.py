@@ -26,7 +26,7 @@ __all__ = ["Events", "Outcome", "run"]
 Events = Callable[[Random], tuple[str, Event]]
 """Draws one event and its key."""
 
-OPERATIONS = 350
+OPERATIONS = 600
 """Operations of a run within which faults strike; about what it takes until all is published and applied."""
 STRIKES_MAX = 9
 EVENTS = (20, 60)

@@ -28,7 +28,7 @@ from truecopy_schemas import Event
 
 __all__ = ["Plan", "PoisonError", "World"]
 
-LEASE_S, PUBLISHED_EACH_S = 0.25, 30
+LEASE_S, PUBLISHED_EACH_S = 0.25, 12
 MARK_WRITING_S, MARK_IDLE_S = 0.06, 0.3
 """Seconds, short so that a run holds many of them."""
 

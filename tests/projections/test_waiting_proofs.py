@@ -1,0 +1,55 @@
+"""What proofs say of records that wait, where the one who checks knows more than the worker did."""
+
+from tests.projections.bank import balance
+from tests.projections.world import EQUAL, LEASE_S, TOPIC, World, deposit
+
+from truecopy_bus.record import Outgoing
+from truecopy_bus.registry import Registry
+from truecopy_projections.repair import repair
+from truecopy_projections.verdicts import Verdict
+from truecopy_projections.worker import Worker
+from truecopy_schemas.errors import UnknownSchemaError
+from truecopy_schemas.registry import Registered
+
+
+class Blind:
+    """A schema source that finds nothing."""
+
+    async def refresh(self) -> None: ...
+
+    async def schema(self, schema_id: int) -> Registered:
+        raise UnknownSchemaError(schema_id)
+
+
+async def apply_all(worker: Worker) -> None:
+    while await worker.step():
+        pass
+    await worker.leave()
+
+
+async def test_what_waits_for_its_schema_is_parked_and_unproven_until_a_mark_was_compared(world: World) -> None:
+    await deposit(world)
+    await world.relay.drain()
+    await world.relay.mark()
+    await apply_all(Worker(balance, world.replica, world.log, Blind(), lease_s=LEASE_S, wait_s=0.02))
+    assert (await world.verdicts(balance))[0] is Verdict.PARKED
+
+    await apply_all(world.worker(balance))
+    assert (await world.verdicts(balance))[0] is Verdict.UNPROVEN
+
+    await world.relay.mark()
+    await world.settle(balance)
+    assert await world.verdicts(balance, deep=True) == EQUAL
+
+
+async def test_strangers_that_a_repair_of_the_position_lets_come_again_wait_once(world: World) -> None:
+    await deposit(world)
+    await world.relay.drain()
+    await world.log.append(TOPIC, 0, [Outgoing(b"k", b"stranger", 0)])
+    await world.settle(balance)
+    await world.execute('UPDATE truecopy_partitions SET "position" = 1 WHERE part = 0')
+
+    await repair(balance, world.replica, world.log, Registry(world.log), apply=True)
+    await world.settle(balance)
+
+    assert await world.verdicts(balance, deep=True) == EQUAL
