@@ -15,9 +15,9 @@ from tests.chaos.transcript import Transcript, published, read, written
 from tests.drills.conftest import ALL, Stage
 from tests.drills.full_disk import Disk
 from tests.drills.journal import ENTITY
+from tests.drills.ledger import entries
 from tests.drills.processes import Role
 from tests.drills.publisher import prepare, verify
-from tests.projections.bank import entries
 
 from truecopy_services.servers import Server
 
