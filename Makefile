@@ -1,7 +1,7 @@
 # One command each for a demo and for the tests. Needs GNU make and Python 3.11 or later; the rest is fetched once.
 #   make demo ARGS="--kafka"      make test ARGS="tests/servers -x"
 .DEFAULT_GOAL := help
-.PHONY: demo test bench drill drill-kills chaos simulate lint types clean help
+.PHONY: demo test bench bench-proof bench-bootstrap drill drill-kills chaos simulate lint types clean help
 SHELL := /bin/sh
 
 VENV := .venv
@@ -37,6 +37,12 @@ bench: $(VENV)/.bench ## measure beside what others write, some 20 minutes; writ
 
 drill: $(VENV)/.dev ## corrupt replicas in every way while events flow; writes docs/corruption-drill.md; ARGS="--seed 5" repeats
 	@$(BIN)/python -m tests.corruption.drill $(or $(ARGS),--keep)
+
+bench-proof: $(VENV)/.bench ## measure what proof costs, some 20 minutes; writes tests/benchmarks/proof.json and the tables of docs/scrubbing.md
+	@$(BIN)/python tests/benchmarks/proof.py $(ARGS)
+
+bench-bootstrap: $(VENV)/.dev ## measure filling a replica from a peer beside replaying the log; ARGS="--rows 1000000"
+	@$(BIN)/python -m tests.benchmarks.bootstrap $(ARGS)
 
 drill-kills: $(VENV)/.dev ## kill at every point again and again, and fill up disks
 	@DRILL_ROUNDS=5 DRILL_KILLS=50 $(BIN)/pytest tests/drills/test_kills.py tests/drills/test_storage.py \

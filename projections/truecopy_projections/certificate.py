@@ -129,6 +129,7 @@ async def _issued(
         last = mine[-1] if mine else None
         async with replica.snapshot() as snapshot:
             repairs = len([one for one in await snapshot.journal("repair") if one["projection"] == projection.id])
+            scrubbed_ms = (await snapshot.scrubs(projection.id)).oldest_ms
         stated = {
             "format": CERTIFICATE_FORMAT,
             "digest_algorithm": DIGEST_ALGORITHM,
@@ -136,6 +137,7 @@ async def _issued(
             "chain": last.chain if last else chain,
             "previous": last.id if last else "",
             **_stated(report),
+            "oldest_scrub_at_ms": min(report.checked_at_ms, scrubbed_ms or report.checked_at_ms),  # a whole check is one
             "repairs": repairs,
             "because": because,
             "issued_at_ms": time.time_ns() // 1_000_000,
@@ -164,7 +166,6 @@ def _stated(report: Report) -> dict[str, Any]:
         "input_digests": report.delivered.facts["digests"],
         "row_digests": report.computed.facts["digests"],
         "schema_fingerprints": list(report.fingerprints),
-        "oldest_scrub_at_ms": report.checked_at_ms,
         "parked": list(report.parked),
         "skipped": [],
     }

@@ -85,6 +85,8 @@ def _delivered_in(
         return Verdict.UNPROVEN, "no mark of the owner was reached; is its relay running?"
     if last.mark_count < state.count and last.offset < found.topic.bounds.get(p, (0, 0))[1] - 1:
         return Verdict.UNPROVEN, f"{state.count - last.mark_count} events are newer than the last mark; is the relay running?"
+    if last.verdict is not MarkVerdict.EQUAL:
+        return Verdict.UNPROVEN, "keys waited in quarantine when the last mark was read; the next one tells"
     return Verdict.EQUAL, ""
 
 

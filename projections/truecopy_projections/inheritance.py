@@ -13,9 +13,9 @@ the reducer yields. A check of the new replica says that, as of any other.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from truecopy_bus.fold import DIGEST_ALGORITHM, DIGEST_MODULUS
+from truecopy_bus.fold import DIGEST_ALGORITHM, DIGEST_MODULUS, Head
 from truecopy_bus.record import Record, TopicState
 from truecopy_projections.arrival import Control, control_of, key_of
 from truecopy_projections.certificate_form import CANONICAL_FORM, Certificate
@@ -24,13 +24,13 @@ from truecopy_projections.digest import EMPTY, bucket_of, row_hashes, shifted, t
 from truecopy_projections.evidence import judged, tallied
 from truecopy_projections.limits import BOOTSTRAP_TAIL_RECORDS_MAX
 from truecopy_projections.projection import Projection
-from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState, StoredRow, Waiting
+from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState, Reason, Waiting
 from truecopy_schemas.codec import read_version
 from truecopy_schemas.control import CONTROL_KEY, Mark
 from truecopy_schemas.errors import TruecopyError
 from truecopy_schemas.framing import unframe
 
-__all__ = ["Inheritance", "Recount", "Refusal", "Tail", "unanchored", "uncertified", "unfit"]
+__all__ = ["Inheritance", "Recount", "Refusal", "RowColumns", "Tail", "unanchored", "uncertified", "unfit"]
 
 Refusal = tuple[str, str]
 """Why a peer is refused, and what to do."""
@@ -199,6 +199,16 @@ def _is_mark(record: Record | None, judged_at: Checkpoint) -> bool:
     return (mark.epoch, mark.number, mark.count, int.from_bytes(mark.digest)) == stated
 
 
+class RowColumns(NamedTuple):
+    """Some rows as they are stored, in columns: of each its source key, partition, kept hash and bucket, and its own fields."""
+
+    keys: Sequence[str]
+    partitions: Sequence[int]
+    hashes: Sequence[bytes]
+    buckets: Sequence[int]
+    fields: Sequence[Sequence[Any]]
+
+
 class Recount:
     """The figures of a copy, counted anew from the rows and keys that were read back of it.
 
@@ -213,7 +223,8 @@ class Recount:
         self._odd: dict[str, KeyState] = {}
         self._homes: dict[str, int] = {}
         self.rows = 0
-        self.altered = ""
+        self.altered: str | None = None
+        self.astray: str | None = None
 
     @property
     def heads(self) -> Mapping[str, int]:
@@ -223,29 +234,38 @@ class Recount:
     def parked(self) -> Sequence[str]:
         return sorted(key for key, state in self._odd.items() if state.parked)
 
-    def take_rows(self, rows: Sequence[tuple[str, int, StoredRow]]) -> None:
+    def take_rows(self, rows: RowColumns) -> None:
         """Hash rows again."""
-        keys = [key for key, _, _ in rows]
-        hashes = row_hashes(self._projection.id, keys, [encoded(c) for c in zip(*(r.values for _, _, r in rows), strict=True)])
-        for (key, partition, row), again in zip(rows, hashes, strict=True):
-            if (again != row.hash or row.astray is not None) and not self.altered:
-                self.altered = key
-            sums = self._rows.setdefault(partition, {})
-            bucket = bucket_of(key)
-            sums[bucket] = sums.get(bucket, 0) + int.from_bytes(again)
-        self.rows += len(rows)
+        again = row_hashes(self._projection.id, rows.keys, list(map(encoded, rows.fields)))
+        buckets = list(map(bucket_of, rows.keys))
+        if again != list(rows.hashes) and self.altered is None:
+            self.altered = next(key for key, one, kept in zip(rows.keys, again, rows.hashes, strict=True) if one != kept)
+        if buckets != list(rows.buckets) and self.astray is None:
+            self.astray = next(key for key, one, kept in zip(rows.keys, buckets, rows.buckets, strict=True) if one != kept)
+        for partition in set(rows.partitions):
+            self._rows.setdefault(partition, {})
+        for partition, bucket, number in zip(rows.partitions, buckets, map(int.from_bytes, again), strict=True):
+            sums = self._rows[partition]
+            sums[bucket] = sums.get(bucket, 0) + number
+        self.rows += len(again)
 
-    def take_keys(self, keys: Sequence[tuple[str, int, KeyState]]) -> None:
-        for key, partition, state in keys:
-            self._elements[partition] = self._elements.get(partition, 0) + int.from_bytes(state.head.element)
-            self._counts[partition] = self._counts.get(partition, 0) + state.head.version
-            if state.parked is not None or key in self._watched:
-                self._odd[key], self._homes[key] = state, partition
+    def take_keys(self, keys: Sequence[tuple[str, int, int, int, bytes, bytes, str, int]]) -> None:
+        """Take source keys, as (key, partition, version, applied, element, previous, why it is parked, bucket)."""
+        for key, partition, version, applied, element, previous, parked, bucket in keys:
+            self._elements[partition] = self._elements.get(partition, 0) + int.from_bytes(element)
+            self._counts[partition] = self._counts.get(partition, 0) + version
+            if bucket != bucket_of(key) and self.astray is None:
+                self.astray = key
+            if parked or key in self._watched:
+                reason = Reason[parked] if parked else None
+                self._odd[key], self._homes[key] = KeyState(Head(version, element, previous), applied, reason), partition
 
     def differs(self, found: Inheritance) -> Refusal | None:
         """Why this is not what the peer says of itself."""
-        if self.altered:
-            return f"the row of {self.altered!r} differs from the hash that is kept beside it, or is astray", _OTHER_PEER
+        if self.altered is not None:
+            return f"the row of {self.altered!r} differs from the hash that is kept beside it", _OTHER_PEER
+        if self.astray is not None:
+            return f"{self.astray!r} is kept in the bucket of others, where no reader finds it", _OTHER_PEER
         told: list[tuple[str, Callable[[PartitionState], bool]]] = [
             ("its rows, hashed again, do not give the digests that it keeps", self._same_rows),
             ("the elements of its keys do not sum to its input digest", self._same_elements),

@@ -235,7 +235,7 @@ def _hashed(projection: Projection[Any], keys: Sequence[str], values: Sequence[t
     """The hashes of rows, b"" for one that has none, and the bytes of their canonical form."""
     try:
         columns = [encoded(column) for column in zip(*values, strict=True)]
-        return row_hashes(projection.id, keys, columns), sum(len(value) for column in columns for value in column)
+        return row_hashes(projection.id, keys, columns), sum(sum(map(len, column)) for column in columns)
     except _UNREADABLE:
         hashes = []
         for key, row in zip(keys, values, strict=True):

@@ -1,6 +1,6 @@
 """What gathered rows cost: orders of regions applied with and without their totals, and one more order to a group of each size.
 
-    python tests/benchmarks/gathered.py --orders 50000 --groups 1 100 10000 [--postgres ADDRESS]
+    python tests/benchmarks/gathered.py --orders 19000 --groups 1 100 10000 [--postgres ADDRESS]
 
 Plans are made by hand and applied to a replica, 5,000 orders to a batch: what log and decoding cost is left out.
 """
@@ -97,7 +97,7 @@ async def main(total: int, sizes: Sequence[int], postgres: str) -> None:
 
 if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--orders", type=int, default=50_000)
+    parser.add_argument("--orders", type=int, default=19_000)
     parser.add_argument("--groups", type=int, nargs="+", default=[1, 100, 10_000])
     parser.add_argument("--postgres", default="")
     asked = parser.parse_args()

@@ -6,6 +6,7 @@ name fewer injections, and a seed that repeats a run.
 
 import argparse
 import asyncio
+import os
 import platform
 import sys
 import tempfile
@@ -33,9 +34,9 @@ COMPARISONS = 10_000
 RATE = 560
 """Events a second that are published. The page says how many there were."""
 QUIET, MOVING = 500, 600
-ROUNDS = 3
+ROUNDS = 2
 """Rounds of a stage. A check folds the log from its beginning, so a stage must not last for long."""
-A_ROUND = 56
+A_ROUND = 70
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,7 @@ class Half:
     faults: list[str]
     events: int
     seconds: float
+    minutes: float
     alarms: Alarms
 
 
@@ -69,6 +71,7 @@ async def place(database: str, servers: dict[str, Server], number: int) -> Async
 
 async def half(database: str, servers: dict[str, Server], arguments: argparse.Namespace) -> Half:
     """All stages on one database, then the run without injections."""
+    first_s = time.monotonic()
     outcomes: list[Outcome] = []
     faults: list[str] = []
     events, seconds, number = 0, 0.0, 0
@@ -104,17 +107,19 @@ async def half(database: str, servers: dict[str, Server], arguments: argparse.Na
             marks=arguments.comparisons // 2,
         )
     print(f"{database}: {heard.compared} comparisons, {len(heard.alarms)} false alarms", flush=True)
-    return Half(database=database, outcomes=outcomes, faults=faults, events=events, seconds=seconds, alarms=heard)
+    minutes = (time.monotonic() - first_s) / 60
+    return Half(
+        database=database, outcomes=outcomes, faults=faults, events=events, seconds=seconds, minutes=minutes, alarms=heard
+    )
 
 
 def versions(servers: dict[str, Server]) -> str:
     """What it ran on."""
-    named = [f"SQLite {apsw.sqlite_lib_version()}", *(server.rung for server in servers.values())]
-    return f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}, {', '.join(named)}"
+    named = [f"SQLite {apsw.sqlite_lib_version()}", *(server.rung.partition(" in /")[0] for server in servers.values())]
+    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {', '.join(named)}"
 
 
 async def main(arguments: argparse.Namespace) -> int:
-    began_s = time.monotonic()
     halves: list[Half] = []
     servers: dict[str, Server] = {}
     if "SQLite" in arguments.only:
@@ -123,13 +128,7 @@ async def main(arguments: argparse.Namespace) -> int:
         with kafka() as broker, postgres() as server:
             servers |= {"kafka": broker, "postgres": server}
             halves.append(await half("PostgreSQL", servers, arguments))
-    write(
-        halves,
-        command="make drill",
-        versions=versions(servers),
-        minutes=(time.monotonic() - began_s) / 60,
-        keep=arguments.keep,
-    )
+    write(halves, versions=versions(servers), keep=arguments.keep)
     bad = [fault for one in halves for fault in (*one.faults, *one.alarms.alarms)]
     if bad:
         print(f"{len(bad)} faults; repeat with: make drill ARGS='--seed {arguments.seed}'", file=sys.stderr)

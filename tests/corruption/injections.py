@@ -19,6 +19,8 @@ from truecopy_projections.projection import Address, Projection
 HASH_BYTES = 32
 OLDER = "older_rows"
 """The table in which the injector keeps an older copy of the rows."""
+SHIFT_MAX = 30
+"""Records by which a position is moved at the most."""
 OLDER_KEYS = 5
 """Neighbouring keys whose older values are put back at once."""
 BLOCK_BYTES = 8192
@@ -213,8 +215,8 @@ async def digest_altered(on: Target) -> Injection:
 async def position_altered(on: Target) -> Injection:
     way, assignment, by = on.draw.choice(
         (
-            ("ahead", '"position" = "position" + {0}', on.draw.randrange(5, 30)),
-            ("behind", '"position" = "position" - {0}', on.draw.randrange(5, 30)),
+            ("ahead", '"position" = "position" + {0}', on.draw.randrange(5, SHIFT_MAX)),
+            ("behind", '"position" = "position" - {0}', on.draw.randrange(5, SHIFT_MAX)),
             ("count", '"count" = "count" + {0}', on.draw.choice((-3, -1, 1, 40))),
         )
     )

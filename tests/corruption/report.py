@@ -58,11 +58,13 @@ def kinds_table(found: dict[str, dict[str, Any]]) -> str:
     return table([HEADS, *([kind, *(told[name] for name in names)] for kind, told in found.items())])
 
 
-def as_json(half: "Half") -> dict[str, Any]:
+def as_json(half: "Half", *, versions: str) -> dict[str, Any]:
     """Plain values."""
     heard = half.alarms
     return {
         "database": half.database,
+        "versions": versions,
+        "minutes": round(half.minutes, 1),
         "kinds": by_kind(half.outcomes),
         "events": half.events,
         "events_per_s": round(half.events / half.seconds),
@@ -91,7 +93,8 @@ def told(half: dict[str, Any]) -> str:
     return "\n\n".join(
         (
             f"### {half['database']}",
-            f"{half['events_per_s']} events/s meanwhile; {moving} of the injections met rows that the flow went on writing.",
+            f"{half['minutes']} minutes; {half['versions']}. {half['events_per_s']} events/s meanwhile; {moving} of the "
+            "injections met rows that the flow went on writing.",
             kinds_table(half["kinds"]),
             "Without injections:",
             table([heads, [*quiet_row, quiet["false_alarms"]]]),
@@ -100,22 +103,14 @@ def told(half: dict[str, Any]) -> str:
     )
 
 
-def write(halves: "Sequence[Half]", *, command: str, versions: str, minutes: float, keep: bool) -> None:
-    """Print; with `keep` also write results.json and the page."""
-    found = {
-        "command": command,
-        "versions": versions,
-        "minutes": round(minutes, 1),
-        "databases": [as_json(half) for half in halves],
-    }
-    text = "\n\n".join(
-        (
-            f"`{command}`, {found['minutes']} minutes; {versions}.",
-            *(told(half) for half in found["databases"]),
-        )
-    )
-    print(text, file=sys.stdout, flush=True)
+def write(halves: "Sequence[Half]", *, versions: str, keep: bool) -> None:
+    """Print; with `keep` also put them into results.json, in place of what is there of these databases, and on the page."""
+    found = {half.database: as_json(half, versions=versions) for half in halves}
+    print("\n\n".join(map(told, found.values())), file=sys.stdout, flush=True)
     if keep:
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        known = {one["database"]: one for one in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+        databases = [one for _, one in sorted({**known, **found}.items(), reverse=True)]
+        RESULTS.write_text(json.dumps(databases, indent=1) + "\n")
         before, _, rest = PAGE.read_text().partition(BEGIN)
+        text = "\n\n".join(map(told, databases))
         PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")

@@ -11,6 +11,7 @@ from truecopy_bus.record import TopicState
 from truecopy_bus.sql import Database
 from truecopy_bus.sql.sqlite import SqliteDatabase
 from truecopy_projections import limits
+from truecopy_projections.certificate_form import Certificate
 from truecopy_projections.digest import bucket_of
 from truecopy_projections.inheritance import Inheritance, unfit
 from truecopy_projections.replicas.landing import Pace, own_room
@@ -54,7 +55,7 @@ async def the_rows_of_one_transaction(tmp_path: Path) -> None:
     async with beside(new, copied, refuse, service="", replace=False, lease_s=3.0) as landing, peer.snapshot() as source:
         await landing.copy(source, pace)
         async with landing.reading() as copy:
-            found = [len(batch) async for batch in landing.room.all_rows(copy)]
+            found = [len(batch.keys) async for batch in landing.room.all_rows(copy)]
     await peer.close()
     await new.close()
 
@@ -83,7 +84,8 @@ def the_records_beyond_a_mark() -> None:
         partition=0, offset=7, epoch=1, number=1, count=0, mark_count=0, input_digest=0, mark_digest=0, row_digest=0,
         verdict=MarkVerdict.EQUAL, at_ms=0,
     )  # fmt: skip
-    certificate = {"positions": {"0": 0}, "input_digests": {"0": "0"}, "row_digests": {"0": "0"}}
+    none = {0: "0" * 64}
+    certificate = Certificate.model_construct(positions={0: 0}, counts={0: 0}, input_digests=none, row_digests=none)
     topic = TopicState(name="t", partitions=1, incarnation=INCARNATION, bounds={0: (0, position)})
 
     def judged(offset: int) -> Any:

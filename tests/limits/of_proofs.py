@@ -164,7 +164,7 @@ async def rows_that_a_scrub_names() -> None:
     fences = await replica.renew(copied, "one", (), lease_s=1.0)
     async with replica.snapshot() as snapshot:
         was = (await snapshot.states(copied.id))[0]
-    puts = {(f"k{each}", ()): StoredRow((each,), b"") for each in range(limits.SCRUB_ROWS_NAMED_MAX + 1)}
+    puts = {(f"k{each}", ()): StoredRow((f"k{each}", each), b"") for each in range(limits.SCRUB_ROWS_NAMED_MAX + 1)}
     await replica.apply(copied, [PartitionPlan(fence=fences[0], was=was, state=replace(was, position=1), puts=puts)])
 
     found = await scrub(copied, replica)

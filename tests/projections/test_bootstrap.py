@@ -272,7 +272,7 @@ DAMAGE = {
     "a row and its hash": ("UPDATE balance__v1 SET (amount, account, mean, events, _hash) = (SELECT amount, account, mean, "
                            "events, _hash FROM balance__v1 WHERE _key = 'k4') WHERE _key = 'k3'", "row of 'k3'"),
     "a row deleted": ("DELETE FROM balance__v1 WHERE _key = 'k3'", "its rows, hashed again"),
-    "a row's bucket": ("UPDATE balance__v1 SET _bucket = _bucket + 1 WHERE _key = 'k3'", "astray"),
+    "a row's bucket": ("UPDATE balance__v1 SET _bucket = _bucket + 1 WHERE _key = 'k3'", "'k3' is kept in the bucket"),
     "the vector": ("UPDATE truecopy_partitions SET rows = (SELECT p.rows FROM truecopy_partitions p WHERE p.part = 1) "
                    "WHERE part = 0", "its rows, hashed again"),
     "the row digest": ("UPDATE truecopy_partitions SET row_digest = input_digest WHERE part = 0", "certificate's count"),
@@ -447,18 +447,17 @@ async def test_a_bootstrap_that_slept_past_its_lease_adopts_nothing(
     moved = Pace.moved
     seized = False
 
-    async def while_its_lease_is_taken(pace: Pace, size: int, total: int | None) -> None:
+    async def while_another_takes_over(pace: Pace, size: int, total: int | None) -> None:
         nonlocal seized
         if not seized:
             seized = True
             async with target.transaction() as tx:
-                await tx.fetch(
-                    "UPDATE truecopy_leases SET epoch = epoch + 1, holder = 'another' WHERE scope = 'bootstrap:balance@1'"
-                )
+                other = '["another", "another_keys"]'
+                await tx.fetch("UPDATE truecopy_meta SET value = $1 WHERE name = 'bootstrap:balance@1'", other)
         await moved(pace, size, total)
 
-    monkeypatch.setattr(Pace, "moved", while_its_lease_is_taken)
-    with pytest.raises(BootstrapRefusedError, match="its lease ran out"):
+    monkeypatch.setattr(Pace, "moved", while_another_takes_over)
+    with pytest.raises(BootstrapRefusedError, match="another bootstrap took over"):
         await fill(world, target, peer)
 
 

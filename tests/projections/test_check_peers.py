@@ -1,6 +1,6 @@
 """Replicas held against each other: equal at a common mark, different for sure, or not comparable and why."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,10 @@ import pytest
 from tests.projections.bank import Deposited, balance, entries, refused
 from tests.projections.town import TOPIC, Town, opened
 
-from truecopy_projections.peers import compare
+from truecopy_projections.peers import Side, common, compare
 from truecopy_projections.projection import Projection
 from truecopy_projections.replicas import MemoryReplica, open_replica
+from truecopy_projections.testing.replica_plans import checkpoint_at
 from truecopy_projections.verdicts import Comparison, Kind, Verdict
 
 
@@ -37,6 +38,30 @@ async def test_one_that_went_on_is_compared_at_the_last_mark_that_both_passed(vi
     found = await held_against(village, balance)
 
     assert (found.verdict, found.through) == (Verdict.EQUAL, {0: 12, 1: 12})
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_common"),
+    [
+        pytest.param({}, True, id="the same"),
+        pytest.param({"count": 6}, False, id="another count"),
+        pytest.param({"number": 2}, False, id="another mark"),
+        pytest.param({"epoch": 9}, False, id="another epoch"),
+        pytest.param({"partition": 1}, False, id="another partition"),
+        pytest.param({"row_digest": 8}, True, id="another digest, which is for the comparison to say"),
+    ],
+)
+def test_a_mark_is_common_at_equal_counts_alone(changed: dict[str, int], is_common: bool) -> None:
+    mark = checkpoint_at(0, 7, epoch=1, number=1, count=5, mark_count=5)
+    mine, theirs = (Side(name="", states={}, checkpoints=[one], nonce="") for one in (mark, replace(mark, **changed)))
+
+    assert (0 in common(mine, theirs)) is is_common
+
+
+def test_a_mark_that_both_passed_late_is_not_common() -> None:
+    late = Side(name="", states={}, checkpoints=[checkpoint_at(0, 7, count=6, mark_count=5)], nonce="")
+
+    assert common(late, late) == {}
 
 
 async def test_without_a_common_mark_nothing_is_proven(village: Town) -> None:

@@ -74,9 +74,13 @@ async def test_an_altered_digest_is_not_taken_for_what_was_proven(town: Town) ->
     summed = await town.check(balance, quick=True)
     await town.damage(balance, "nobody", figures={"rows": states[1].rows, "row_digest": states[1].row_digest})
     moved = await town.check(balance, quick=True)
+    swapped = states[0].rows[:32], states[0].rows[32:]
+    await town.damage(balance, "nobody", figures={"rows": swapped[1] + swapped[0], "row_digest": states[0].row_digest})
+    shuffled = await town.check(balance, quick=True)
 
     assert summed.computed.verdict is Verdict.DIVERGED
     assert moved.computed.verdict is Verdict.UNPROVEN
+    assert shuffled.computed.verdict is Verdict.UNPROVEN, "the sum is right, the buckets are not"
 
 
 async def test_a_whole_check_that_found_rows_to_differ_takes_back_the_scrub(village: Town) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +11,14 @@ from tests.projections.sales import HUGE, UNLUCKY, Cancelled, Placed, Sale, Tota
 from tests.projections.world import EQUAL, World
 
 from truecopy_bus.errors import DataRefusedError, UnavailableError
+from truecopy_projections.certificate import certify
 from truecopy_projections.check import check
 from truecopy_projections.errors import ProjectionError, RepairRefusedError
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import repair
 from truecopy_projections.replicas import MemoryReplica
 from truecopy_projections.replicas.sql_gathered import locks_of
+from truecopy_projections.signing_keys import signing_key
 from truecopy_projections.state import PartitionPlan, Reason
 from truecopy_projections.verdicts import Difference, Kind, Verdict
 
@@ -308,3 +311,26 @@ async def test_a_group_that_others_made_room_in_meanwhile_is_tried_again_and_par
 
     assert await found(crowded) == {"north": (1, Decimal(1))}
     assert await crowded.verdicts(sale, deep=True) == EQUAL
+
+
+async def test_two_replicas_gather_the_same_and_one_is_mended_from_the_other(world: World, tmp_path: Path) -> None:
+    await begin(world)
+    twin = world._replace(replica=MemoryReplica())
+    await twin.settle(sale)
+    own, other = [await check(sale, one.replica, world.log, world.registry, wait_s=0) for one in (world, twin)]
+    assert own.computed.facts["gathered"] == other.computed.facts["gathered"]
+    assert {name: one["rows"] for name, one in own.computed.facts["gathered"].items()} == {"region_total@1": 2, "turnover@1": 1}
+
+    await certify(sale, twin.replica, world.log, other, signing_key(tmp_path / "key"))
+    await world.execute("UPDATE sale__v1 SET amount = 500 WHERE _key = 'o1'")
+    await world.execute("UPDATE region_total__v1 SET orders = 0 WHERE region = 'south'")
+    await world.log.trim("shop.order", 0, before_offset=2)
+    done = await repair(sale, world.replica, world.log, world.registry, peer=twin.replica, apply=True)
+
+    assert [(one.key, one.gathered, one.row) for one in done.planned] == [
+        ("o1", "", ()),
+        ("", "region_total@1", ("south",)),
+    ]
+    assert await found(world) == {"north": (6, Decimal(27)), "south": (3, Decimal(9))}
+    assert await all_of(world) == (9, Decimal(36))
+    assert (await world.verdicts(sale, deep=True))[2] is Verdict.EQUAL

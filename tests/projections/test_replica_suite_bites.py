@@ -255,7 +255,7 @@ class SharesGatheredRows(MemoryReplica):
 
             async def gathered(of: Any, group: Any = None) -> AsyncIterator[Any]:
                 rows = sound[of.of.id].gathered.items()
-                yield [row for place, row in rows if group is None or place[1] == group]
+                yield [row for place, row in rows if place[0] == of.id and group in (None, place[1])]
 
             snapshot.gathered = gathered  # type: ignore[method-assign, assignment]
             yield snapshot

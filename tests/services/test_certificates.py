@@ -80,6 +80,7 @@ def test_what_an_owner_certifies_an_auditor_verifies(desk: Desk, monkeypatch: py
     whole = desk("verify", name, "--app", "bank")
     assert (whole.code, whole.object["findings"][-1]["about"]) == (0, "computed")
     assert "VALID: at 4 events the replica was a true copy of bank.account" in whole.text
+    assert "balance@1: certified through 4 events, " in desk("status", "bank").text
 
 
 def test_a_signer_is_trusted_by_its_key_and_not_by_its_word(desk: Desk) -> None:
@@ -144,6 +145,7 @@ WRONG = [
     pytest.param(["verify", "x", "--public-key", "nowhere"], {}, 1, "can't be read", id="no key"),
     pytest.param(["certify", "bank", "nothing"], {}, 2, "declares no projection", id="no projection"),
     pytest.param(["verify", "balance"], {"TRUECOPY_LOG": "kafka://127.0.0.1:1"}, 3, "unavailable", id="verify: no log"),
+    pytest.param(["verify", "balance"], {"TRUECOPY_LOG": "sqlite:none/log.db"}, 3, "no such file", id="verify: no file"),
     pytest.param(["certify", "bank"], {"TRUECOPY_LOG": "kafka://127.0.0.1:1"}, 3, "unavailable", id="certify: no log"),
 ]
 
@@ -160,6 +162,7 @@ def test_what_can_not_be_done_has_its_exit_code(
 
     assert (found.code, found.object["exit"]) == (code, code), found
     assert told in found.text
+    assert not (desk.folder / "none").exists()
 
 
 def test_the_topic_of_certificates_is_among_those_that_operators_see(desk: Desk) -> None:

@@ -92,7 +92,7 @@ async def apply(worker: Worker) -> None:
 
 def samples(figures: Figures | None, loops: Mapping[str, LoopSeen] | None = None, **checks: Checked) -> dict[str, float]:
     registry = CollectorRegistry()
-    registry.register(ProcessMetrics(lambda: figures, lambda: loops or {}, checks))
+    registry.register(ProcessMetrics(lambda: figures, lambda: loops or {}, checks, {}))
     found = {}
     for family in registry.collect():
         for sample in family.samples:

@@ -176,7 +176,7 @@ class PostgresConnection:
             await self.execute(merge_statement(shape, staging))
 
     async def pick(self, shape: Shape, by: Sequence[str], keys: Sequence[Row]) -> list[Row]:
-        return await self.fetch(pick_statement(shape, tuple(by)), *_columns(keys)) if keys else []
+        return await self.fetch(pick_statement(shape, tuple(by)), *_columns(tuple(dict.fromkeys(keys)))) if keys else []
 
     async def drop(self, shape: Shape, by: Sequence[str], keys: Sequence[Row]) -> None:
         if keys:

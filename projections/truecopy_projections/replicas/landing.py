@@ -16,8 +16,7 @@ from truecopy_bus import leases
 from truecopy_bus.points import Point, reached
 from truecopy_bus.sql import Connection, Shape
 from truecopy_bus.sql.statements import listed, quoted
-from truecopy_projections.digest import bucket_of
-from truecopy_projections.inheritance import Inheritance
+from truecopy_projections.inheritance import Inheritance, RowColumns
 from truecopy_projections.limits import BUCKETS, SCAN_ROWS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT
@@ -32,15 +31,12 @@ from truecopy_projections.replicas.tables import (
     WAITING,
     checkpoint_row,
     declaration,
-    key_of,
     keys_shape,
     state_row,
-    stored_of,
     view_statement,
     waiting_row,
 )
 from truecopy_projections.scrub_times import NEVER, packed
-from truecopy_projections.state import KeyState, StoredRow
 
 __all__ = ["Entry", "Landing", "Pace", "Room", "inherit", "own_room", "select"]
 
@@ -60,17 +56,19 @@ class Room:
         """The same columns under other names."""
         return Room(self.projection, replace(self.rows, name=rows), replace(self.keys, name=keys))
 
-    async def all_rows(self, connection: Connection) -> AsyncIterator[list[tuple[str, int, StoredRow]]]:
-        """As Snapshot.rows."""
+    async def all_rows(self, connection: Connection) -> AsyncIterator[RowColumns]:
+        """All rows, in batches."""
+        own = len(self.projection.fields)
         async for batch in connection.stream(select(self.rows), rows_max=SCAN_ROWS):
-            yield [stored_of(self.projection, row) for row in batch]
+            columns = list(zip(*batch, strict=True))
+            keys, partitions, hashes, buckets = columns[own : own + 4]
+            yield RowColumns(keys, partitions, hashes, buckets, columns[:own])
 
-    async def all_keys(self, connection: Connection) -> AsyncIterator[list[tuple[str, int, KeyState]]]:
-        """As Snapshot.keys, without those that no reader would find."""
+    async def all_keys(self, connection: Connection) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """All source keys in batches, in the columns of their table."""
         query, limits = all_keys(self.projection, None, rows=self.rows.name, keys=self.keys.name)
         async for batch in connection.stream(query, *limits, rows_max=SCAN_ROWS):
-            # One that lies in another's bucket is found by nobody.
-            yield [key_of(row) for row in batch if row[-1] == bucket_of(row[0])]
+            yield batch
 
 
 def own_room(projection: Projection[Any]) -> Room:

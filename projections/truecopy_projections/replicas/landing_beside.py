@@ -1,8 +1,8 @@
 """A landing in the replica's own database: two tables beside the others, under names that nothing else ever uses.
 
-One bootstrap of a projection at a time holds a lease for it; the name of its tables lies in `truecopy_meta`, so that whoever
-takes the lease next clears them away. A bootstrap that was frozen past its lease, and wakes up, finds its tables gone and its
-fence lost. Others read and write the database meanwhile: what is copied is committed bit by bit.
+One bootstrap of a projection at a time holds a lease for it; the names of its tables lie in `truecopy_meta`, so that whoever
+takes the lease next clears them away. A bootstrap that was frozen past its lease, and wakes up, finds its tables gone and
+others' names there. Others read and write the database meanwhile: what is copied is committed bit by bit.
 
 Adopting is one durable transaction. Where the projection's tables are not there, the two get their names; where they are (of a
 replica that is replaced, or empty ones that a worker made), they are emptied and filled, so that views, grants and indexes of
@@ -18,7 +18,6 @@ from typing import Any
 
 from truecopy_bus import leases
 from truecopy_bus.errors import DatabaseUnavailableError, UnavailableError
-from truecopy_bus.leases import Fence
 from truecopy_bus.limits import STATEMENT_TIMEOUT_S
 from truecopy_bus.points import Point, reached
 from truecopy_bus.sql import Connection, Copying, Database, Shape
@@ -74,11 +73,11 @@ async def beside(
         if other := await _holder(tx, scope):
             remedy = f"wait for its end, or {lease_s:g} s if it was killed"
             raise refuse((f"another {other} is at work", remedy))
-        [fence] = (await leases.renew(tx, scope, holder, (), lease_s=lease_s, seize=True)).values()
+        await leases.renew(tx, scope, holder, (), lease_s=lease_s, seize=True)
         await _clear(tx, scope)
         await tx.fetch("INSERT INTO truecopy_meta (name, value) VALUES ($1, $2)", scope, json.dumps([token, f"{token}_keys"]))
-    landing = Beside(database, projection, refuse, scope, fence, token, service=service, replace=replace)
-    beating = asyncio.create_task(_beat(database, scope, holder, fence, lease_s))
+    landing = Beside(database, projection, refuse, scope, token, service=service, replace=replace)
+    beating = asyncio.create_task(_beat(database, scope, holder, lease_s))
     try:
         await database.install((landing.room.rows, landing.room.keys))
         await reached(Point.BOOTSTRAP_BEGUN)
@@ -89,10 +88,9 @@ async def beside(
             await beating
         with suppress(UnavailableError):
             async with database.transaction() as tx:
-                if await leases.hold(tx, scope, [fence]):
+                if await _is_ours(tx, scope, token):
                     await _clear(tx, scope)
-                    await tx.fetch("DELETE FROM truecopy_leases WHERE scope = $1", scope)
-                    await tx.fetch("DELETE FROM truecopy_members WHERE scope = $1", scope)
+                    await _let_go(tx, scope)
 
 
 class Beside:
@@ -104,14 +102,13 @@ class Beside:
         projection: Projection[Any],
         refuse: Callable[[Refusal], Exception],
         scope: str,
-        fence: Fence,
         token: str,
         *,
         service: str,
         replace: bool,
     ) -> None:
         self._database, self._projection, self._refuse = database, projection, refuse
-        self._scope, self._fence, self._service, self._replace = scope, fence, service, replace
+        self._scope, self._token, self._service, self._replace = scope, token, service, replace
         self.room: Room = own_room(projection).named(token, f"{token}_keys")
 
     async def copy(self, source: Connection, pace: Pace) -> None:
@@ -130,14 +127,15 @@ class Beside:
         projection, own = self._projection, own_room(self._projection)
         async with self._database.transaction() as tx:
             await tx.fetch(tx.dialect.install_lock)
-            if not await leases.hold(tx, self._scope, [self._fence]):
-                raise self._refuse(("its lease ran out while it copied", "call again; raise TRUECOPY_LEASE_S if this repeats"))
+            if not await _is_ours(tx, self._scope, self._token):
+                raise self._refuse(("its lease ran out, and another bootstrap took over", "wait for the end of that"))
             name = self._database.name
             if why := await taken(tx, name, projection, service=self._service, replace=self._replace):
                 raise self._refuse(why)
             for table, by in ((PARTITIONS, "projection"), (CHECKPOINTS, "projection"), (WAITING, "projection")):
                 await tx.fetch(f"DELETE FROM {table.name} WHERE {by} = $1", projection.id)
-            await tx.fetch("DELETE FROM truecopy_leases WHERE scope = $1", projection.id)
+            await _let_go(tx, projection.id)
+            await _let_go(tx, self._scope)
             await _move(tx, self.room.rows, own.rows)
             await _move(tx, self.room.keys, own.keys)
             ending = remembered_name(projection.id, "")  # what was proven of the rows that were, and our own name
@@ -193,13 +191,26 @@ async def _holder(connection: Connection, scope: str) -> str:
     return str(found[0][0]) if found else ""
 
 
-async def _beat(database: Database, scope: str, holder: str, fence: Fence, lease_s: float) -> None:
-    """Keep the lease. If it is lost, adopting says so."""
+async def _is_ours(tx: Connection, scope: str, token: str) -> bool:
+    """Whether nobody has taken over. Nobody does before the transaction has ended."""
+    found = await tx.fetch(f"SELECT value FROM truecopy_meta WHERE name = $1 {tx.dialect.for_update}", scope)
+    return bool(found) and token in json.loads(found[0][0])
+
+
+async def _beat(database: Database, scope: str, holder: str, lease_s: float) -> None:
+    """Keep the lease, as long as nobody has taken it: one that ran out meanwhile is as good as held."""
     while True:
         await asyncio.sleep(lease_s / _RENEWALS)
         with suppress(UnavailableError):
             async with database.transaction() as tx:
-                await leases.renew(tx, scope, holder, [fence], lease_s=lease_s)
+                until = f"{tx.dialect.now_ms} + {int(lease_s * 1000)}"
+                query = f"UPDATE truecopy_leases SET until_ms = {until} WHERE scope = $1 AND holder = $2"
+                await tx.fetch(query, scope, holder)
+
+
+async def _let_go(tx: Connection, scope: str) -> None:
+    await tx.fetch("DELETE FROM truecopy_leases WHERE scope = $1", scope)
+    await tx.fetch("DELETE FROM truecopy_members WHERE scope = $1", scope)
 
 
 async def _clear(tx: Connection, scope: str) -> None:

@@ -15,7 +15,7 @@ from truecopy_services.status import ServiceStatus, status
 
 __all__ = ["STATUS"]
 
-FIGURES = ("position", "lag", "oldest", "count", "verified", "certified", "scrubbed", "parked", "foreign")
+FIGURES = ("position", "lag", "oldest", "count", "verified", "scrubbed", "parked", "foreign")
 COLUMNS = ("projection", "part", "log", *FIGURES, "holder")
 
 
@@ -40,6 +40,10 @@ async def _status(arguments: Namespace, screen: Screen) -> Exit:
     if found.entities is None:
         screen.say("outbox: unknown")
     for projection in found.projections:
+        through = [one for one in projection.partitions if one.certified_through is not None]
+        if through:
+            events = sum(one.certified_through or 0 for one in through)
+            screen.say(f"{projection.id}: certified through {events} events, {through[0].certified_s:.0f} s ago")
         for one in projection.partitions:
             if one.halted:
                 screen.say(f"{projection.id}: partition {one.partition} is halted: {one.halted}")
@@ -64,9 +68,7 @@ def _table(found: ServiceStatus) -> Table:
             bounds = "?" if one.end is None else f"{one.start}..{one.end}"
             oldest = None if one.oldest_unapplied_s is None else f"{one.oldest_unapplied_s:.1f} s"
             verified = None if one.verified_s is None else f"{one.verified_through}, {one.verified_s:.0f} s ago"
-            certified = "-" if one.certified_s is None else f"{one.certified_through}, {one.certified_s:.0f} s ago"
-            told = (verified, certified, scrubbed)
-            figures = (one.position, one.lag, oldest, one.count, *told, one.parked, one.foreign)
+            figures = (one.position, one.lag, oldest, one.count, verified, scrubbed, one.parked, one.foreign)
             table.add_row(
                 projection.id,
                 str(one.partition),

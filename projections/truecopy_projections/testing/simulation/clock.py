@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["VirtualLoop"]
 
 _BEGINS_S = 1_000.0
-_TURNS_MAX = 2_000_000
+_TURNS_MAX = 200_000
 """Turns after which a run is given up: something goes round and round while no time passes, or far too little."""
 
 

@@ -8,19 +8,21 @@ must mend, and what has a name must have got it.
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from truecopy_bus.errors import TopicMissingError
+from truecopy_bus.partitioner import partition_of
 from truecopy_bus.registry import Registry
 from truecopy_projections.certificate import certify
 from truecopy_projections.check import check
 from truecopy_projections.errors import NotEqualError, UnknownProjectionError
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import repair
-from truecopy_projections.state import MarkVerdict
+from truecopy_projections.state import MarkVerdict, PartitionState
 from truecopy_projections.testing.simulation.acts import AT_REST, altered
 from truecopy_projections.testing.simulation.faults import HARMLESS, Fault, Strike
 from truecopy_projections.testing.simulation.oracle import Expected, folded
@@ -29,7 +31,7 @@ from truecopy_projections.verdicts import Report, Verdict
 
 __all__ = ["Judge"]
 
-QUIET_S = 60.0
+QUIET_S = 8.0
 """Seconds, virtual, after the last fault within which a replica must be equal again."""
 STALLED_S = 1.8
 """Seconds, virtual, after which what can't become equal has come to its rest."""
@@ -38,6 +40,7 @@ STRIKING_POLLS = 16
 """How often it is looked, once all is published, whether faults are still to strike."""
 ALTERED_SHARE = 0.3
 """In how many runs that ended equal what is stored is altered, to be found and mended."""
+CERTIFIED_SHARE = 0.25
 _MENDED = {*AT_REST, Fault.LOST_ON_THE_WAY}
 """What a repair from the log mends."""
 _KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -83,6 +86,8 @@ class Judge:
         began, restarted = loop.time(), False
         while loop.time() < began + (STALLED_S if self._damage else QUIET_S):
             await asyncio.sleep(POLL_S)
+            if self._world.wrong:
+                return
             if not await self._is_quiet():
                 continue
             if not await self._parked():
@@ -107,6 +112,8 @@ class Judge:
                 for p, state in states.items():
                     behind = not state.halted and state.position < topic.bounds[p][1]
                     if behind or p not in last or last[p].mark_count < state.count or last[p].verdict not in _JUDGED:
+                        return False
+                    if last[p].verdict is MarkVerdict.PARKED and not state.parked:
                         return False
                     if last[p].offset <= self._beyond.get((projection.id, p), -1):
                         return False
@@ -175,14 +182,32 @@ class Judge:
             if found.verdict is not Verdict.EQUAL:
                 await self._mend(projection)
         elif damage & {Fault.TRIMMED, Fault.TRIMMED_UNREAD, Fault.MADE_ANEW}:
+            if damage == {Fault.MADE_ANEW} and found.verdict is Verdict.EQUAL:
+                return  # neither owner nor replica had taken note of the topic's first life: all of it was sent again
             if found.verdict is Verdict.EQUAL:
                 self._wrong(f"EQUAL is said without the log, after {damage}")
             if Fault.MADE_ANEW in damage and not all(
                 s.halted.startswith("incarnation") for s in states.values() if s.position > 1
             ):
                 self._wrong(f"the topic was made anew and nobody says so: {[s.halted for s in states.values()]}")
+            if not damage <= {Fault.MADE_ANEW} and (silent := await self._passed_over(projection, states)):
+                self._wrong(f"a position was lost in silence: partitions {silent}")
             if untrue := await self._no_prefix(projection):
                 self._wrong(f"after {damage} the rows are of no moment of the history: {untrue}")
+
+    async def _passed_over(self, projection: Projection[Any], states: Mapping[int, PartitionState]) -> list[int]:
+        """Partitions that were read to their end and do not have all that was published to them."""
+        if (await self._world.store().pending(projection.entity)).count:
+            return []
+        ends = {p: end for p, (_, end) in (await self._world.log.describe(projection.entity)).bounds.items()}
+        meant: Counter[int] = Counter()
+        for key, history in self._world.oracle.of(projection.entity).items():
+            meant[partition_of(key, self._world.plan.partitions)] += len(history)
+        return [
+            p
+            for p, state in states.items()
+            if not state.halted and state.position == ends[p] and state.count + state.uncounted != meant[p]
+        ]
 
     async def _alter_and_mend(self, projection: Projection[Any]) -> None:
         """Alter what is stored, of a replica that is equal: the check must see it, and the repair must mend it."""
@@ -209,6 +234,8 @@ class Judge:
             self._wrong(f"repaired after {set(world.play.struck) - HARMLESS}, and it is {_claims(found)}; {untrue}")
 
     async def _certificate(self, projection: Projection[Any], found: Report) -> None:
+        if found.verdict is Verdict.EQUAL and self._random.random() > CERTIFIED_SHARE:
+            return
         try:
             await certify(projection, self._world.replica, self._world.log, found, _KEY)
         except NotEqualError:
