@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import time
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,8 @@ def write(fault: str, rounds: list[Outcome], seconds: float, brokers: Brokers, d
         "postgres": database.rung,
         **{name: version(name) for name in PACKAGES},
     }
-    found["faults"][fault] = {"seconds": round(seconds), "rounds": [asdict(one) for one in rounds]}
+    own = [one.since(before) for before, one in zip([None, *rounds], rounds, strict=False)]
+    found["faults"][fault] = {"seconds": round(seconds), "rounds": own}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 

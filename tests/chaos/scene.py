@@ -4,8 +4,9 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka.admin import AdminClient
 from tests.chaos.histories import Fault, Operation, found_in
@@ -14,9 +15,9 @@ from tests.chaos.transcript import Transcript, published, read, written
 from tests.drills.conftest import ALL, Stage
 from tests.drills.full_disk import Disk
 from tests.drills.journal import ENTITY
+from tests.drills.ledger import entries
 from tests.drills.processes import Role
 from tests.drills.publisher import prepare, verify
-from tests.projections.bank import entries
 
 from truecopy_services.servers import Server
 
@@ -26,6 +27,8 @@ GOES_ON_WITHIN_S = 120.0
 """Seconds until load must be seen to go on after a fault, on a machine with much else to do."""
 LOOK_S = 0.2
 """Seconds between two looks: looking takes time from those who are looked at."""
+COUNTED = ("acknowledged", "lost", "twice", "order", "second_copies")
+"""What an outcome counts since the first round."""
 TOLD_CHARS_MAX = 300
 """Characters of what stands in the way of a proof."""
 ORDER = frozenset(Fault) - {Fault.DUPLICATE, Fault.UNSEEN, Fault.LOST_WRITE, Fault.ABORTED_READ}
@@ -52,6 +55,13 @@ class Outcome:
     found: dict[str, int] = field(default_factory=dict)
     told: Sequence[str] = ()
     """One of each, in words."""
+
+    def since(self, before: "Outcome | None") -> dict[str, Any]:
+        """The figures of this round alone, where one went before it."""
+        own = asdict(self)
+        for figure in COUNTED if before is not None else ():
+            own[figure] -= getattr(before, figure)
+        return own
 
 
 @dataclass(slots=True, kw_only=True)

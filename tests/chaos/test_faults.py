@@ -6,12 +6,13 @@ What the drills play is not played again here: servers that are killed or away, 
 import time
 from contextlib import AsyncExitStack
 
+import pytest
 from tests.chaos.conftest import Brokers, Opening
 from tests.chaos.faults import CUT, SILENT, SLOW, weather, workers_come_and_go
 
 from truecopy_services.servers import Server
 
-EVENTS = 30
+EVENTS = 20
 LASTS_S = 3.0
 """Longer than the time limits of the processes."""
 FAULTS = [
@@ -22,6 +23,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.timeout(300)
 async def test_bad_links_and_workers_that_come_and_go_lose_nothing_and_do_nothing_twice(
     scene: Opening, one_broker: Brokers, postgres_server: Server
 ) -> None:
