@@ -34,9 +34,12 @@ COMPARISONS = 10_000
 RATE = 560
 """Events a second that are published. The page says how many there were."""
 QUIET, MOVING = 500, 600
-ROUNDS = 2
-"""Rounds of a stage. A check folds the log from its beginning, so a stage must not last for long."""
-A_ROUND = 70
+A_STAGE = 110
+"""Injections of a stage. It has one round: a check folds the log from its beginning, and 500 events/s soon make that long."""
+PAGES_EVERY = 3
+"""Stages of which one has a page of an index overwritten, on PostgreSQL."""
+MARKS_SHARE = 0.1
+"""Share of the comparisons without injections that are of marks, at the least; the others are of buckets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +87,8 @@ async def half(database: str, servers: dict[str, Server], arguments: argparse.Na
             staged(projection, addresses, folder, behind, intent=intent, rate=RATE, namespace=f"drill{number}") as stage,
         ):
             began_s, before = time.monotonic(), await stage.flow.ask("count")
-            for at in range(ROUNDS):
-                files = database == "SQLite" or at == ROUNDS - 1
-                await stage.round(*plan(stage.draw, A_ROUND), files=files)
+            files = database == "SQLite" or number % PAGES_EVERY == 0
+            await stage.round(*plan(stage.draw, A_STAGE), files=files)
             seconds += time.monotonic() - began_s
             events += await stage.flow.ask("count") - before
             await stage.end()
@@ -104,7 +106,7 @@ async def half(database: str, servers: dict[str, Server], arguments: argparse.Na
             rate=RATE,
             namespace="alarms",
             comparisons=arguments.comparisons,
-            marks=arguments.comparisons // 2,
+            marks=int(MARKS_SHARE * arguments.comparisons),
         )
     print(f"{database}: {heard.compared} comparisons, {len(heard.alarms)} false alarms", flush=True)
     minutes = (time.monotonic() - first_s) / 60

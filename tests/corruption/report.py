@@ -111,6 +111,11 @@ def write(halves: "Sequence[Half]", *, versions: str, keep: bool) -> None:
         known = {one["database"]: one for one in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
         databases = [one for _, one in sorted({**known, **found}.items(), reverse=True)]
         RESULTS.write_text(json.dumps(databases, indent=1) + "\n")
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        text = "\n\n".join(map(told, databases))
-        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
+        render()
+
+
+def render() -> None:
+    """Put the results on the page, between its two lines."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    text = "\n\n".join(map(told, json.loads(RESULTS.read_text())))
+    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
