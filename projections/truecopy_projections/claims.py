@@ -12,6 +12,7 @@ from typing import Any
 from truecopy_bus.fold import UNKNOWN
 from truecopy_projections.digest import total
 from truecopy_projections.evidence import Evidence, is_waiting, judged, newest, tallied
+from truecopy_projections.gathered_check import gathered_differences
 from truecopy_projections.reference import Reference
 from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState
 from truecopy_projections.verdicts import Claim, Verdict, worst
@@ -98,6 +99,9 @@ def computed(found: Evidence) -> Claim:
         if found.folded[p] != s.rows or total(found.folded[p]) != s.row_digest
     ]
     reasons += [f"version or element of key {key!r}" for key in wrong_keys(found, found.reference)]
+    reasons += [f"{len(one.computed)} rows of {one.id}" for one in found.gathered if one.computed]
+    if found.gathered:
+        facts["gathered"] = {one.id: {"rows": one.rows, "digest": f"{one.digest:064x}"} for one in found.gathered}
     if reasons:
         return Claim(verdict=Verdict.DIVERGED, why=f"differ from the fold of the log: {', '.join(reasons[:5])}", facts=facts)
     return Claim(verdict=Verdict.EQUAL, why=f"digests of {rows} rows equal an independent fold of the log", facts=facts)
@@ -110,12 +114,15 @@ def stored(found: Evidence) -> Claim:
         for p in found.scrubbed.keys() | found.states.keys()
         if p not in found.states or found.scrubbed[p] != found.states[p].rows or found.kept[p] != found.states[p].rows
     )
-    facts = {"rows_differing": len(found.differences)}
+    facts = {"rows_differing": len(found.differences) + len(gathered_differences(found.gathered))}
     if wrong:
         named = f"{len(found.differences)} differing rows" if found.differences else "the digests, not the rows, were altered"
         return Claim(
             verdict=Verdict.DIVERGED, why=f"stored rows of partitions {wrong} are not what was written: {named}", facts=facts
         )
+    if altered := [f"{len(one.stored)} rows of {one.id}" for one in found.gathered if one.stored]:
+        why = f"stored gathered rows are not what their contributions come to: {', '.join(altered)}"
+        return Claim(verdict=Verdict.DIVERGED, why=why, facts=facts)
     miscounted = [p for p, s in sorted(found.states.items()) if tallied(s, found.keys, found.homes, found.waiting) != s]
     if miscounted:
         return Claim(verdict=Verdict.DIVERGED, why=f"partitions {miscounted} count their quarantine wrongly", facts=facts)

@@ -20,6 +20,7 @@ from truecopy_projections.drill import drill
 from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.folding import Folded, Place, fold_log
 from truecopy_projections.following import followed
+from truecopy_projections.gathered_check import GatheredFound, gathered_found
 from truecopy_projections.limits import BUCKETS, CHECK_POLL_S
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import Reference
@@ -43,7 +44,7 @@ class Evidence:
     digests of the stored rows hashed again, `kept` those of the hashes stored beside them, `folded` those of the reference's
     `meant_rows` rows. Where the log can't be folded, `reference` is None and `why_none` says why; unless the check is deep it
     holds only keys that something points to. `stored_rows` counts what was scrubbed; `taken_at_ms` is when, by the
-    clock of the replica's database.
+    clock of the replica's database. `gathered` are the rows that gather others, folded again.
     """
 
     topic: TopicState
@@ -62,6 +63,7 @@ class Evidence:
     stored_rows: int
     taken_at_ms: int
     differences: Sequence[Difference]
+    gathered: Sequence[GatheredFound] = ()
 
 
 async def gather(
@@ -94,6 +96,7 @@ async def gather(
                 fold = None
         if places is not None and fold is not None:
             places |= suspects(states, fold.vectors)
+        differences = await drill(projection, snapshot, fold.reference if fold else None, places)
         found = Evidence(
             topic=described,
             deep=deep,
@@ -110,7 +113,8 @@ async def gather(
             meant_rows=fold.rows if fold else 0,
             stored_rows=stored_rows,
             taken_at_ms=taken_at_ms,
-            differences=await drill(projection, snapshot, fold.reference if fold else None, places),
+            differences=differences,
+            gathered=await gathered_found(projection, snapshot, differences if fold else None),
         )
     await replica.flush()  # nothing counts as proven that a crash could take back
     return found

@@ -15,6 +15,8 @@ __all__ = [
     "COLUMN_RECORDS_MIN",
     "DETAIL_CHARS_MAX",
     "EXPLAINED_KEYS_MAX",
+    "GROUP_LOCKS",
+    "GROUP_ROWS_MAX",
     "INCARNATION_CHECK_S",
     "KEYS_PARKED_MAX",
     "MARKS_LOOKED_MAX",
@@ -60,6 +62,10 @@ BATCH_GROWTH_MAX = 8.0
 """Times as many records as in the batch before, at the most: what few records took tells little of what many will."""
 BATCH_LEASE_SHARE = 0.5
 """Share of a lease that a batch may take from read to commit. Between batches the lease is renewed."""
+GROUP_ROWS_MAX = 20_000
+"""Contributions of one gathered row: they are folded anew with each batch that touches it, within a share of a lease."""
+GROUP_LOCKS = 256
+"""Locks among which the groups of a gathered projection are spread: a server holds some thousands for all its sessions."""
 SCAN_ROWS = 2_000
 """Rows that a scan holds in memory at a time."""
 SCRUB_ROWS_NAMED_MAX = 1_000

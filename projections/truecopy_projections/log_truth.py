@@ -15,6 +15,7 @@ from truecopy_projections.claims import wrong_keys
 from truecopy_projections.digest import row_hash, total
 from truecopy_projections.errors import RepairRefusedError
 from truecopy_projections.evidence import Evidence, gather, is_waiting, tallied
+from truecopy_projections.gathered_check import gathered_differences, refolding
 from truecopy_projections.projection import Address, Projection
 from truecopy_projections.replica import Replica
 from truecopy_projections.state import KeyState, PartitionPlan, PartitionState, Reason, StoredRow
@@ -47,9 +48,10 @@ async def log_truth(projection: Projection[Any], replica: Replica, log: Log, sch
     if found.reference is None:
         raise RepairRefusedError(f"{projection.id}: nothing to repair from: {found.why_none}")
     wrong = wrong_keys(found, found.reference)
-    plans = _plans(projection, found, wrong)
-    rows = max(found.stored_rows, found.meant_rows)
-    return Truth(source="log", differences=found.differences, keys=wrong, plans=plans, rows=rows)
+    differences = [*found.differences, *gathered_differences(found.gathered)]
+    plans = refolding(projection, _plans(projection, found, wrong), differences)
+    rows = max(found.stored_rows, found.meant_rows) + sum(one.rows for one in found.gathered)
+    return Truth(source="log", differences=differences, keys=wrong, plans=plans, rows=rows)
 
 
 def _meant(found: Evidence, key: str) -> KeyState | None:

@@ -251,7 +251,7 @@ class Worker:
     async def _planned(self, records: Sequence[Record]) -> Planned | None:
         """The plan of a batch by columns, on the states that the commit under way will leave. None: plan it by records."""
         held = [record for record in records if record.partition in self._fences]
-        if not held or self._by_records or self.projection.foreign is not None:
+        if not held or self._by_records or self.projection.foreign is not None or self.projection.gathers:
             return None
         planned = await self._columns.plan(held, states := {**self._states, **self._ahead}, self._fences)
         if planned is None and await self._records.learn(held):

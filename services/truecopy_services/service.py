@@ -2,9 +2,9 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from truecopy_bus.log import Log
 from truecopy_bus.publish import Change
@@ -18,6 +18,7 @@ from truecopy_projections.bootstrap import Bootstrap, Progress, bootstrap
 from truecopy_projections.certificate import Certificate, Verification, certificates, certify, verify
 from truecopy_projections.check import check
 from truecopy_projections.errors import NotEqualError
+from truecopy_projections.gathered import Gathered
 from truecopy_projections.limits import REPAIR_ROWS_MAX, REPAIR_SHARE_MAX
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import Repair, repair
@@ -29,7 +30,7 @@ from truecopy_schemas import Event
 from truecopy_services.config import Settings
 from truecopy_services.errors import UsageError
 from truecopy_services.opening import open_peer, open_schemas, opened_peers
-from truecopy_services.reading import ReplicaReader
+from truecopy_services.reading import GatheredReader, ReplicaReader
 
 __all__ = ["SIGNING_KEY", "TRUSTED_KEYS", "Service"]
 
@@ -63,9 +64,22 @@ class Service:
         """Append many events in one transaction: all or none."""
         return await self.store.publish_many(changes)
 
-    def replica(self, projection: Projection[R]) -> ReplicaReader[R]:
-        """The rows of a projection in this service's replica."""
-        return ReplicaReader(projection, self.replica_adapter, wait_s=self.settings.at_least_s)
+    @overload
+    def replica(self, rows: Projection[R]) -> ReplicaReader[R]: ...
+
+    @overload
+    def replica(self, rows: Gathered[R]) -> GatheredReader[R]: ...
+
+    def replica(self, rows: Projection[R] | Gathered[R]) -> ReplicaReader[R] | GatheredReader[R]:
+        """The rows of a projection, or gathered rows, in this service's replica."""
+        return self._reader(rows, wait_s=self.settings.at_least_s)
+
+    def _reader(
+        self, rows: Projection[R] | Gathered[R], *, wait_s: float, before: Callable[[], Awaitable[object]] | None = None
+    ) -> ReplicaReader[R] | GatheredReader[R]:
+        if isinstance(rows, Gathered):
+            return GatheredReader(rows, self.replica_adapter, wait_s=wait_s, before=before)
+        return ReplicaReader(rows, self.replica_adapter, wait_s=wait_s, before=before)
 
     async def get(self, projection: Projection[R], key: str, *, at_least: Token | str | None = None) -> R | None:
         """The row of a key; `replica(projection)` reads more. Raises like ReplicaReader.get."""

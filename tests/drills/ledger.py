@@ -1,13 +1,13 @@
-"""The app of the drills: three projections of one entity, run as processes; one of them can go by columns."""
+"""The app of the drills: three projections of one entity, run as processes; one can go by columns, one is gathered."""
 
 import os
 import sys
 from dataclasses import dataclass
 
 from tests.projections import bank
-from tests.projections.bank import Deposited, balance, entries
+from tests.projections.bank import Deposited, Entry, balance
 
-from truecopy_projections.projection import Projection
+from truecopy_projections.projection import Change, Projection
 from truecopy_services import Truecopy
 
 MENDED = "DRILL_MENDED"
@@ -26,6 +26,31 @@ class Latest:
 
 latest = Projection("latest", entity="bank.account", row=Latest)
 latest.copies(Deposited, key="account")
+
+entries = Projection("entries", entity="bank.account", row=Entry, key="number")
+
+
+@entries.on(Deposited, touches=lambda _, change: [change.version])
+def _entries(_: Entry | None, event: Deposited, change: Change) -> Entry:
+    return Entry(change.key, change.version, event.amount)
+
+
+@dataclass(frozen=True)
+class Round:
+    """All accounts' entries of one number."""
+
+    number: int
+    entries: int
+    amount: int
+
+
+rounds = entries.gather(
+    "rounds",
+    row=Round,
+    by="number",
+    each=lambda entry: Round(entry.number, 1, entry.amount),
+    merge=lambda one, other: Round(one.number, one.entries + other.entries, one.amount + other.amount),
+)
 
 app = Truecopy("ledger", partitions=2)
 for projection in (balance, entries, latest):

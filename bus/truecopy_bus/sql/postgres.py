@@ -286,7 +286,8 @@ class PostgresDatabase:
     @asynccontextmanager
     async def transaction(self, *, durable: bool = True, lent: bool = False) -> AsyncIterator[Connection]:
         """See Database."""
-        async with self._within(lent=lent) as connection:
+        # Who waited for a lock must then see what its holder committed, whatever the server's default is.
+        async with self._within(lent=lent, isolation="read_committed") as connection:
             if not durable:
                 await connection.fetch("SET LOCAL synchronous_commit = off")
             yield connection

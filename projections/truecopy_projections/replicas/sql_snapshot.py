@@ -10,12 +10,14 @@ from typing import Any
 
 from truecopy_bus.errors import DatabaseCorruptError
 from truecopy_bus.sql import Connection
-from truecopy_bus.sql.statements import quoted
+from truecopy_bus.sql.statements import listed, quoted
 from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import OtherServiceError
+from truecopy_projections.gathered import Gathered, GatheredRow, Group
 from truecopy_projections.limits import SCAN_ROWS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, refuse_other_declaration
+from truecopy_projections.replicas.sql_gathered import gathered_of
 from truecopy_projections.replicas.sql_keys import all_keys, load
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
@@ -40,7 +42,7 @@ __all__ = [
     "SqlSnapshot",
     "check",
     "declared_name",
-    "owner_name",
+    "owner_names",
     "read_meta",
     "refuse_dropped",
     "refuse_other_service",
@@ -57,9 +59,12 @@ def declared_name(projection: str) -> str:
     return f"projection:{projection}"
 
 
-def owner_name(projection: Projection[Any]) -> str:
-    """The name under which the service of a projection is remembered. All numbers of it share one view, and so one owner."""
-    return f"owner:{projection.name}"
+def owner_names(projection: Projection[Any]) -> dict[str, str]:
+    """The names under which the service of a projection is remembered, with what each is about.
+
+    All numbers of a projection share one view, and so one owner; what gathers it has a view of its own.
+    """
+    return {f"owner:{rows.name}": rows.id for rows in (projection, *projection.gathers)}
 
 
 def remembered_name(projection: str, what: str) -> str:
@@ -72,9 +77,10 @@ def refuse_other_service(meta: Mapping[str, str], projection: Projection[Any], s
 
     "" is whoever uses the packages without declaring a service: it owns nothing, and is refused nothing.
     """
-    owner = meta.get(owner_name(projection))
-    if service and owner not in (None, service):
-        raise OtherServiceError(replica=name, projection=projection.id, owner=owner, service=service)
+    for remembered, rows in owner_names(projection).items():
+        owner = meta.get(remembered)
+        if service and owner not in (None, service):
+            raise OtherServiceError(replica=name, projection=rows, owner=owner, service=service)
 
 
 async def refuse_dropped(connection: Connection, *tables: str) -> None:
@@ -147,6 +153,16 @@ class SqlSnapshot:
             return None, ()
         states, rows, _ = await load(self._connection, projection, [key], rows={key})
         return states.get(key), [stored_of(projection, row)[2] for row in rows]
+
+    async def gathered(self, gathered: Gathered[Any], group: Group | None = None) -> AsyncIterator[Sequence[GatheredRow]]:
+        if check(self._meta, gathered.of):
+            if group is not None:
+                yield [gathered_of(row) for row in await self._connection.pick(gathered.shape, gathered.key, [group])]
+                return
+            columns = listed(tuple(column.name for column in gathered.shape.columns))
+            sql = f"SELECT {columns} FROM {quoted(gathered.table)}"
+            async for batch in self._connection.stream(sql, rows_max=SCAN_ROWS):
+                yield [gathered_of(row) for row in batch]
 
     async def checkpoints(
         self, projection: str, *, latest: MarkVerdict | None = None, newest: int | None = None

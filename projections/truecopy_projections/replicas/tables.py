@@ -18,6 +18,7 @@ from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.limits import BUCKETS
 from truecopy_projections.projection import Address, Projection
+from truecopy_projections.row_type import RowType
 from truecopy_projections.state import (
     Checkpoint,
     KeyState,
@@ -154,8 +155,8 @@ def journal_statement(dialect: Dialect) -> str:
     )
 
 
-def view_statement(projection: Projection[Any], dialect: Dialect) -> str:
-    """The view by which readers know the projection, over its own columns; one that is there stays what it is."""
+def view_statement(projection: RowType[Any], dialect: Dialect) -> str:
+    """The view by which readers know these rows, over their own columns; one that is there stays what it is."""
     name = quoted(projection.name)
     own = listed(tuple(field.column.name for field in projection.fields))
     select = f"AS SELECT {own} FROM {quoted(projection.table)}"

@@ -243,7 +243,8 @@ class Examination:
             refuse_other_service(meta, projection, self._service.settings.topic_prefix + self._service.name, name=name)
             if not check(meta, projection):
                 return {}
-            await refuse_dropped(read, PARTITIONS.name, projection.shape.name, keys_shape(projection).name)
+            shapes = (projection.shape, keys_shape(projection), *(gathered.shape for gathered in projection.gathers))
+            await refuse_dropped(read, PARTITIONS.name, *(shape.name for shape in shapes))
         async with self._service.replica_adapter.snapshot() as snapshot:
             return await snapshot.states(projection.id)
 
