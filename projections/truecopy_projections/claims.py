@@ -14,7 +14,7 @@ from truecopy_projections.digest import total
 from truecopy_projections.evidence import Evidence, is_waiting, judged, newest, tallied
 from truecopy_projections.gathered_check import gathered_differences
 from truecopy_projections.reference import Reference
-from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState
+from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState, Reason
 from truecopy_projections.verdicts import Claim, Verdict, worst
 
 __all__ = ["computed", "delivered", "stored", "wrong_keys"]

@@ -161,8 +161,8 @@ async def main() -> None:
         events, server = asked.rows * asked.versions, None
         if "postgres" in asked.databases:
             server = await real_server("postgres", given=None, stack=stack, say=lambda text: print(text, file=sys.stderr))
-        for database in asked.databases.split(","):
-            for projection in (copied, reduced):
+        for projection in (copied, reduced):
+            for database in asked.databases.split(","):
                 names = [f"{projection.name}_{one}" for one in ("peer", "new", "other")]
                 places = [f"sqlite:{folder}/{name}.db" for name in names]
                 if database == "postgres":

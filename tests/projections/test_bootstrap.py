@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.projections import bank
 from tests.projections.bank import Deposited, balance, entries
-from tests.projections.sales import Cancelled, Placed, sale
+from tests.projections.sales import sale
+from tests.projections.test_gathered import begin, found, placed
 from tests.projections.world import EQUAL, LEASE_S, TOPIC, World, deposit
 
 from truecopy_bus.errors import DatabaseUnavailableError
@@ -89,11 +90,11 @@ def followed_by(world: World, target: Database) -> World:
 
 
 async def rows_of(replica: Replica, projection: Projection[Any]) -> dict[tuple[str, Any], Any]:
-    found = {}
+    rows = {}
     async with replica.snapshot() as snapshot:
         async for batch in snapshot.rows(projection):
-            found |= {(key, projection.sub_key(row.values)): row for key, _, row in batch}
-    return found
+            rows |= {(key, projection.sub_key(row.values)): row for key, _, row in batch}
+    return rows
 
 
 async def is_empty(target: Database) -> bool:
@@ -136,20 +137,6 @@ async def test_a_replica_is_filled_and_follows_the_log(
     assert (entry["peer"], entry["certificate"]["public_key"]) == (peer.name, public(KEY))
 
 
-async def test_gathered_rows_are_folded_from_what_was_copied(world: World, target: Database, peer: Database) -> None:
-    orders = [(f"o{at}", Placed(region="south" if at % 3 else "north", amount=Decimal(at))) for at in range(30)]
-    await world.store.publish_many(orders[:20])
-    await certified(world, sale)
-
-    await fill(world, target, peer, sale, service="other")
-
-    new = followed_by(world, target)
-    assert await new.verdicts(sale, deep=True) == EQUAL
-    await world.store.publish_many([*orders[20:], ("o1", Cancelled())])
-    await new.settle(sale)
-    assert await new.verdicts(sale, deep=True) == EQUAL
-
-
 async def test_a_peer_that_moves_is_copied_as_of_one_moment(
     world: World, target: Database, peer: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +166,28 @@ async def test_a_peer_that_moves_is_copied_as_of_one_moment(
     assert await rows_of(new.replica, balance) == await rows_of(world.replica, balance)
     async with new.replica.snapshot() as snapshot:
         assert sum(state.duplicates for state in (await snapshot.states(balance.id)).values()) == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "target"), [("sqlite", "sqlite"), ("sqlite", "postgres"), ("postgres", "postgres")], indirect=True
+)
+async def test_gathered_rows_are_folded_anew_from_the_contributions_that_were_proven(
+    world: World, target: Database, peer: Database
+) -> None:
+    await begin(world)
+    await certified(world, sale)
+
+    await fill(world, target, peer, sale)
+
+    new = followed_by(world, target)
+    assert await found(new) == await found(world) == {"north": (6, Decimal(27)), "south": (3, Decimal(9))}
+    assert await new.verdicts(sale, deep=True) == EQUAL
+    await world.store.publish_many([("o1", placed("south", 100)), ("o4", placed("west", 2))])
+    await new.settle(sale)
+    await fill(world, target, peer, sale, replace=True)
+    await new.settle(sale)
+    assert await new.verdicts(sale, deep=True) == EQUAL
+    assert (await found(new))["west"] == (1, Decimal(2))
 
 
 @ON_EITHER

@@ -16,11 +16,12 @@ from truecopy_bus import leases
 from truecopy_bus.points import Point, reached
 from truecopy_bus.sql import Connection, Shape
 from truecopy_bus.sql.statements import listed, quoted
+from truecopy_projections.gathered import GroupId
 from truecopy_projections.inheritance import Inheritance, RowColumns
 from truecopy_projections.limits import BUCKETS, SCAN_ROWS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT
-from truecopy_projections.replicas.sql_gathered import fold_all
+from truecopy_projections.replicas.sql_gathered import Touched, refold
 from truecopy_projections.replicas.sql_keys import all_keys
 from truecopy_projections.replicas.sql_snapshot import FORMAT_NAME, declared_name, owner_names
 from truecopy_projections.replicas.tables import (
@@ -53,8 +54,8 @@ class Room:
     keys: Shape
 
     def named(self, rows: str, keys: str) -> "Room":
-        """The same columns under other names."""
-        return Room(self.projection, replace(self.rows, name=rows), replace(self.keys, name=keys))
+        """The same columns under other names, without what indexes there are beside their keys."""
+        return Room(self.projection, replace(self.rows, name=rows, indexes=()), replace(self.keys, name=keys))
 
     async def all_rows(self, connection: Connection) -> AsyncIterator[RowColumns]:
         """All rows, in batches."""
@@ -131,9 +132,9 @@ async def inherit(tx: Connection, projection: Projection[Any], service: str, fou
     if service:
         said |= dict.fromkeys(owner_names(projection), service)
     await tx.put(META, list(said.items()))
-    await fold_all(tx, projection)
     for rows in (projection, *projection.gathers):
         await tx.fetch(view_statement(rows, tx.dialect))
+    await _gather(tx, projection)
     await leases.prepare(tx, own, len(found.states))
     await tx.put(PARTITIONS, [state_row(own, state) for state in found.states.values()])
     if found.checkpoints:
@@ -149,3 +150,13 @@ async def inherit(tx: Connection, projection: Projection[Any], service: str, fou
         json.dumps(entry),
     )
     await reached(Point.BOOTSTRAP_ADOPTING)
+
+
+async def _gather(tx: Connection, projection: Projection[Any]) -> None:
+    """Fold all gathered rows from the contributions that were proven: they are not copied."""
+    groups: set[GroupId] = set()
+    for gathered in projection.gathers:
+        await tx.fetch(f"DELETE FROM {quoted(gathered.table)}")
+        found = await tx.fetch(f"SELECT DISTINCT {listed(gathered.key)} FROM {quoted(projection.table)}")
+        groups |= {(gathered.id, group) for group in found}
+    await refold(tx, projection, Touched({}, frozenset(groups)))

@@ -21,7 +21,7 @@ from truecopy_bus.errors import DatabaseUnavailableError, UnavailableError
 from truecopy_bus.limits import STATEMENT_TIMEOUT_S
 from truecopy_bus.points import Point, reached
 from truecopy_bus.sql import Connection, Copying, Database, Shape
-from truecopy_bus.sql.statements import listed, quoted
+from truecopy_bus.sql.statements import create_indexes, listed, quoted
 from truecopy_projections.inheritance import Inheritance, Refusal
 from truecopy_projections.limits import BOOTSTRAP_COPY_ROWS
 from truecopy_projections.projection import Projection
@@ -65,7 +65,7 @@ async def beside(
     lease_s: float,
 ) -> AsyncIterator["Beside"]:
     """A landing in this database. Raises what `refuse` makes when another bootstrap is at work."""
-    await database.install((*SHARED, *(one.shape for one in projection.gathers)), (journal_statement(database.dialect),))
+    await database.install(SHARED, (journal_statement(database.dialect),))
     scope, holder = f"bootstrap:{projection.id}", f"bootstrap {secrets.token_hex(4)}"
     token = f"truecopy_landing_{secrets.token_hex(8)}"
     async with database.transaction() as tx:
@@ -125,6 +125,8 @@ class Beside:
 
     async def adopt(self, found: Inheritance, entry: Entry) -> None:
         projection, own = self._projection, own_room(self._projection)
+        if projection.gathers:
+            await self._database.install([gathered.shape for gathered in projection.gathers])
         async with self._database.transaction() as tx:
             await tx.fetch(tx.dialect.install_lock)
             if not await _is_ours(tx, self._scope, self._token):
@@ -233,6 +235,8 @@ async def _move(tx: Connection, landed: Shape, own: Shape) -> None:
         await tx.fetch(f"ALTER TABLE {quoted(landed.name)} RENAME TO {quoted(own.name)}")
         if not sqlite:
             await tx.fetch(f"ALTER INDEX {quoted(f'{landed.name}_pkey')} RENAME TO {quoted(f'{own.name}_pkey')}")
+        for sql in create_indexes(own):
+            await tx.fetch(sql)
         return
     names = listed(tuple(column.name for column in own.columns))
     await tx.fetch(f"DELETE FROM {quoted(own.name)}" if sqlite else f"TRUNCATE {quoted(own.name)}")

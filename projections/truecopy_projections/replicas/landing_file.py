@@ -43,6 +43,7 @@ async def is_alone(source: Connection, projection: Projection[Any]) -> bool:
         return False
     own = own_room(projection)
     known = {"truecopy_journal", own.rows.name, own.keys.name, *(shape.name for shape in SHARED)}
+    known |= {gathered.table for gathered in projection.gathers}
     tables = await source.fetch("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
     return {str(name) for (name,) in tables} <= known
 
@@ -118,7 +119,8 @@ class AsFile:
             ):
                 if name not in kept:
                     await tx.fetch(f"DROP {kind} IF EXISTS {quoted(name)}")
-        await self._database.install((*SHARED, self.room.rows, self.room.keys), (journal_statement(self._database.dialect),))
+        shapes = (*SHARED, self.room.rows, self.room.keys, *(gathered.shape for gathered in self._projection.gathers))
+        await self._database.install(shapes, (journal_statement(self._database.dialect),))
 
     def reading(self) -> AbstractAsyncContextManager[Connection]:
         return self._database.snapshot()

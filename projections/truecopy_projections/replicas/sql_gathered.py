@@ -11,7 +11,6 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from truecopy_bus.sql import Connection
-from truecopy_bus.sql.statements import listed, quoted
 from truecopy_projections.columns import encode
 from truecopy_projections.digest import bucket_of
 from truecopy_projections.gathered import Contribution, Gathered, GatheredRow, Group, GroupId, of_group
@@ -20,7 +19,7 @@ from truecopy_projections.projection import Address, Projection
 from truecopy_projections.replicas.tables import address_of, stored_of
 from truecopy_projections.state import PartitionPlan
 
-__all__ = ["Touched", "fold_all", "gathered_of", "locked", "locks_of", "refold"]
+__all__ = ["Touched", "gathered_of", "locked", "locks_of", "refold"]
 
 _LABEL = b"truecopy/group/1"
 
@@ -71,14 +70,6 @@ async def refold(
             anew |= groups
         for some in await _together(tx, gathered, sorted(anew)):
             await _fold(tx, projection, gathered, some)
-
-
-async def fold_all(tx: Connection, projection: Projection[Any]) -> None:
-    """Make all gathered rows anew from the contributions that are there. Raises GroupRefusedError."""
-    for gathered in projection.gathers:
-        await tx.fetch(f"DELETE FROM {quoted(gathered.table)}")
-        groups = await tx.fetch(f"SELECT DISTINCT {listed(gathered.key)} FROM {quoted(projection.table)}")
-        await refold(tx, projection, Touched({}, frozenset((gathered.id, tuple(group)) for group in groups)))
 
 
 def gathered_of(row: Row) -> GatheredRow:
