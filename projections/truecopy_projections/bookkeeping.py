@@ -45,6 +45,10 @@ class Bookkeeping:
         self._next: dict[int, int] = {}
         self._reading = Reading(projection)
 
+    def relay_epoch(self, partition: int) -> int:
+        """The highest that a mark below the position has: what later marks are judged by."""
+        return self._epochs.get(partition, 0)
+
     def mended(self, waiting: Sequence[Waiting]) -> list[Waiting]:
         """The quarantine with what must be kept in place of what is."""
         return [

@@ -103,6 +103,7 @@ def _mended(found: Evidence, state: PartitionState) -> PartitionState:
         row_digest=total(found.folded[p]),
         count=reference.counts.get(p, 0),
         input_digest=reference.digests.get(p, 0),
+        relay_epoch=found.bookkeeping.relay_epoch(p) if found.bookkeeping is not None else state.relay_epoch,
     )
 
 

@@ -53,3 +53,14 @@ async def test_strangers_that_a_repair_of_the_position_lets_come_again_wait_once
     await world.settle(balance)
 
     assert await world.verdicts(balance, deep=True) == EQUAL
+
+
+async def test_marks_that_come_again_after_a_repair_are_judged_by_the_relays_before_them(world: World) -> None:
+    await deposit(world)
+    await world.settle(balance)
+    await world.execute('UPDATE truecopy_partitions SET "position" = 1, relay_epoch = 9 WHERE part = 0')
+
+    await repair(balance, world.replica, world.log, Registry(world.log), apply=True)
+    await world.settle(balance)
+
+    assert await world.verdicts(balance, deep=True) == EQUAL
