@@ -51,7 +51,7 @@ class Named:
 
 @dataclass(slots=True, kw_only=True)
 class Judgement:
-    """Of the injections of one round into one projection. `cured`: overwritten by newer versions before anybody looked."""
+    """Of the injections of one round into one projection. `cured`: written anew before anybody looked."""
 
     found: list[Injection] = field(default_factory=list)
     located: list[Injection] = field(default_factory=list)
@@ -63,6 +63,7 @@ class Judgement:
 def judged(injections: Sequence[Injection], named: Named, partitions: int) -> Judgement:
     """Compare."""
     judgement = Judgement()
+    shifted = {p for one in injections if one.kind == "position altered" for p in one.partitions}
     for one in injections:
         if one.kind == "index damaged" and named.errors:  # the database told of it, and REINDEX mended all of the index
             found = located = any("REINDEX" in error for error in named.errors)
@@ -83,7 +84,7 @@ def judged(injections: Sequence[Injection], named: Named, partitions: int) -> Ju
             judgement.found.append(one)
             if located or one.moving:
                 judgement.located.append(one)
-        elif one.moving:
+        elif one.moving or (one.records and {p for p, _ in one.records} <= shifted):  # it is read, and so written, once more
             judgement.cured.append(one)
         else:
             judgement.missed.append(one)
