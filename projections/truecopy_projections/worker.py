@@ -323,7 +323,8 @@ class Worker:
         return True
 
     async def _apply(self, plans: Sequence[PartitionPlan]) -> None:
-        committed = await self.replica.apply(self.projection, plans, durable=self._durable)
+        stays = any(one.state.position == one.was.position for one in plans)  # nothing would tell if a crash took that back
+        committed = await self.replica.apply(self.projection, plans, durable=self._durable or stays)
         await reached(Point.WORKER_APPLIED, sum(p.state.count for p in plans))
         for one in plans:
             p = one.state.partition
@@ -371,8 +372,8 @@ class Worker:
 
     def _about(self, partition: int | None = None) -> dict[str, object]:
         """The fields of what it logs."""
-        named = {} if partition is None else {"partition": partition}
-        return {"projection": self.projection.id, "topic": self.topic, "holder": self.holder, **named}
+        about: dict[str, object] = {"projection": self.projection.id, "topic": self.topic, "holder": self.holder}
+        return about if partition is None else about | {"partition": partition}
 
     async def _close_reader(self) -> None:
         reader, self._reader = self._reader, None

@@ -9,8 +9,8 @@ from truecopy_projections.testing.simulation import Fault, Strike
 Script = tuple[Strike, ...]
 
 
-def _often(fault: Fault) -> Script:
-    return tuple(Strike(at, fault, at) for at in range(150, 900, 60))
+def _often(fault: Fault, every: int = 60) -> Script:
+    return tuple(Strike(at, fault, at) for at in range(150, 900, every))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,18 +134,17 @@ MUTANTS: dict[str, Mutant] = {
         edits=(
             _edit(
                 "replicas.sql:SqlReplica.apply",
-                "        if current:\n            await self._write(tx, projection, current)\n",
+                "        if current:\n            try:\n",
                 "        if current:\n"
                 "            await tx.put(PARTITIONS, [state_row(projection.id, plan.state) for plan in current])\n"
                 "    async with self._database.transaction(durable=durable) as tx:\n"
-                "        if current:\n"
-                "            await self._write(tx, projection, current)\n",
+                "        if current:\n            try:\n",
             ),
         ),
     ),
     "judges a mark by its place and not by its count": Mutant(
-        seed=4,
-        script=_often(Fault.FROZEN),
+        seed=44,
+        script=_often(Fault.FROZEN, 150),
         edits=(
             _edit(
                 "marks:judge",

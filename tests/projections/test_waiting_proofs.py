@@ -1,11 +1,17 @@
 """What proofs say of records that wait, where the one who checks knows more than the worker did."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from tests.projections.bank import balance
 from tests.projections.world import EQUAL, LEASE_S, TOPIC, World, deposit
 
 from truecopy_bus.record import Outgoing
 from truecopy_bus.registry import Registry
+from truecopy_projections.projection import Projection
 from truecopy_projections.repair import repair
+from truecopy_projections.replica import Replica
+from truecopy_projections.state import PartitionPlan
 from truecopy_projections.verdicts import Verdict
 from truecopy_projections.worker import Worker
 from truecopy_schemas.errors import UnknownSchemaError
@@ -19,6 +25,21 @@ class Blind:
 
     async def schema(self, schema_id: int) -> Registered:
         raise UnknownSchemaError(schema_id)
+
+
+class Noting:
+    """A replica that notes of each commit whether it moved a position, and whether it was durable."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self.commits: set[tuple[bool, bool]] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._replica, name)
+
+    async def apply(self, projection: Projection[Any], plans: Sequence[PartitionPlan], *, durable: bool) -> frozenset[int]:
+        self.commits |= {(one.state.position != one.was.position, durable) for one in plans}
+        return await self._replica.apply(projection, plans, durable=durable)
 
 
 async def apply_all(worker: Worker) -> None:
@@ -64,3 +85,14 @@ async def test_marks_that_come_again_after_a_repair_are_judged_by_the_relays_bef
     await world.settle(balance)
 
     assert await world.verdicts(balance, deep=True) == EQUAL
+
+
+async def test_a_crash_can_take_back_only_what_moved_a_position(world: World) -> None:
+    await deposit(world)
+    await world.relay.drain()
+    noting = Noting(world.replica)
+
+    for schemas in (Blind(), world.registry):
+        await apply_all(Worker(balance, noting, world.log, schemas, lease_s=LEASE_S, wait_s=0.02, durable=False))
+
+    assert noting.commits == {(True, False), (False, True)}
