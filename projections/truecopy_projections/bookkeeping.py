@@ -25,7 +25,8 @@ _At = tuple[int, int]
 class Bookkeeping:
     """A Watch of a whole fold. Afterwards `waiting` and `checkpoints` are what must be kept in place of what is, by place.
 
-    A quarantined record that must not be there is None.
+    A quarantined record that must not be there is None. `parked` has, by key, the version that a parked one is applied to: all
+    that comes after it must wait.
     """
 
     def __init__(
@@ -34,12 +35,15 @@ class Bookkeeping:
         upto: Mapping[int, int],
         waiting: Sequence[Waiting],
         checkpoints: Sequence[Checkpoint],
+        parked: Mapping[str, int],
     ) -> None:
         self.waiting: dict[_At, Waiting | None] = {
             (w.partition, w.offset): None for w in waiting if w.offset < upto.get(w.partition, 0)
         }
         self.checkpoints: dict[_At, Checkpoint] = {}
         self._kept = {(w.partition, w.offset): w for w in waiting}
+        self._held = {(w.key, w.version) for w in waiting}
+        self._parked = parked
         self._compared = {(c.partition, c.offset): c for c in checkpoints}
         self._epochs: dict[int, int] = {}
         self._next: dict[int, int] = {}
@@ -71,7 +75,7 @@ class Bookkeeping:
         if isinstance(item, Control) and isinstance(item.said, Mark):
             self._mark(place, item.said)
         kept = self._kept.get(place)
-        if kept is None and not isinstance(item, Foreign):
+        if kept is None and not isinstance(item, Foreign) and not self._lacks(item):
             return True
         meant = _meant(record, item, kept)
         if meant == kept:
@@ -79,6 +83,14 @@ class Bookkeeping:
         else:
             self.waiting[place] = meant
         return True
+
+    def _lacks(self, item: Arrival | Control) -> bool:
+        """Whether an event should wait, and no copy of it does: a position that was moved ahead has passed it."""
+        if not isinstance(item, Arrival) or item.version <= self._parked.get(item.key, item.version):
+            return False
+        lacks = (item.key, item.version) not in self._held
+        self._held.add((item.key, item.version))
+        return lacks
 
     def step(self, key: str, version: int, rows: Rows) -> None:
         """Nothing: rows are not its business."""

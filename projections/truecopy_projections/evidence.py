@@ -98,7 +98,9 @@ async def gather(
         kept_right: Bookkeeping | None = None
         if not why_none:
             if deep and projection.foreign is None:
-                kept_right = Bookkeeping(projection, {p: s.position for p, s in states.items()}, waiting, checkpoints)
+                upto = {p: s.position for p, s in states.items()}
+                parked = {key: s.applied for key, s in keys.items() if is_waiting(key, s, waiting)}
+                kept_right = Bookkeeping(projection, upto, waiting, checkpoints, parked)
             stops = {key: s.applied for key, s in keys.items() if s.parked not in _FOLDED_ALIKE and is_waiting(key, s, waiting)}
             asked = {*keys, *(w.key for w in waiting if w.key is not None)}
             fold = await fold_log(

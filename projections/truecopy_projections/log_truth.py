@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from truecopy_bus.fold import UNKNOWN
 from truecopy_bus.leases import Fence
 from truecopy_bus.log import Log
 from truecopy_bus.schema_sources import SchemaSource
@@ -51,7 +52,9 @@ async def log_truth(projection: Projection[Any], replica: Replica, log: Log, sch
         raise RepairRefusedError(f"{projection.id}: nothing to repair from: {found.why_none}")
     if found.bookkeeping is not None:  # what waits decides what is parked
         found = replace(found, waiting=found.bookkeeping.mended(found.waiting))
-    wrong = wrong_keys(found, reference)
+    # Counts become the log's, and so do the heads of keys that wait and were not counted.
+    uncounted = {key for key, state in found.keys.items() if state.head != reference.heads.get(key, UNKNOWN)}
+    wrong = sorted({*wrong_keys(found, reference), *uncounted})
     differences = [*found.differences, *gathered_differences(found.gathered)]
     plans = refolding(projection, _plans(projection, found, wrong), differences)
     rows = max(found.stored_rows, found.meant_rows) + sum(one.rows for one in found.gathered)

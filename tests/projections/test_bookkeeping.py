@@ -7,6 +7,7 @@ from tests.corruption.behind import BehindPostgres, BehindSqlite
 from tests.projections.bank import Deposited, balance
 from tests.projections.world import EQUAL, TOPIC, World, deposit
 
+from truecopy_bus.partitioner import partition_of
 from truecopy_bus.record import Outgoing
 from truecopy_projections.check import check
 from truecopy_projections.repair import repair
@@ -67,6 +68,29 @@ async def test_a_conflict_that_an_altered_version_made_is_taken_back(world: Worl
     assert found.parked == ["k3"]
     await deposit(world)
     await world.settle(balance)
+    assert await world.verdicts(balance, deep=True) == EQUAL
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+async def test_an_event_of_a_parked_key_that_an_altered_position_passed_is_put_into_quarantine(world: World) -> None:
+    await deposit(world)
+    await world.settle(balance)
+    await world.execute("UPDATE balance__v1 SET amount = amount + 1 WHERE _key = 'k3'")
+    await world.store.publish("k3", Deposited(amount=1))
+    await world.settle(balance)
+    await world.store.publish("k3", Deposited(amount=2))
+    await world.relay.drain()
+    part = partition_of("k3", 3)
+    end = (await world.log.describe(TOPIC)).bounds[part][1]
+    await world.execute(f'UPDATE truecopy_partitions SET "position" = {end} WHERE part = {part}')
+    await world.store.publish("k3", Deposited(amount=3))
+    await world.settle(balance)
+
+    found = await deep(world)
+    await mend(world)
+    await world.settle(balance)
+
+    assert found.stored.facts["records_differing"] == [(part, end - 1)]
     assert await world.verdicts(balance, deep=True) == EQUAL
 
 
