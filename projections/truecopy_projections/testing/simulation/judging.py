@@ -186,8 +186,13 @@ class Judge:
                 return  # neither owner nor replica had taken note of the topic's first life: all of it was sent again
             if found.verdict is Verdict.EQUAL:
                 self._wrong(f"EQUAL is said without the log, after {damage}")
+            # Which of the names it has depends on whether the new topic is long enough already. What never followed the first
+            # life has nothing to tell.
+            now = (await world.log.describe(projection.entity)).incarnation
             if Fault.MADE_ANEW in damage and not all(
-                s.halted.startswith("incarnation") for s in states.values() if s.position > 1
+                s.halted.startswith(("incarnation", "position lost"))
+                for s in states.values()
+                if s.incarnation != now and s.count
             ):
                 self._wrong(f"the topic was made anew and nobody says so: {[s.halted for s in states.values()]}")
             if not damage <= {Fault.MADE_ANEW} and (silent := await self._passed_over(projection, states)):
