@@ -97,11 +97,10 @@ async def gather(
         fold: Folded | None = None
         kept_right: Bookkeeping | None = None
         if not why_none:
+            stops = {key: s.applied for key, s in keys.items() if s.parked not in _FOLDED_ALIKE and is_waiting(key, s, waiting)}
             if deep and projection.foreign is None:
                 upto = {p: s.position for p, s in states.items()}
-                parked = {key: s.applied for key, s in keys.items() if is_waiting(key, s, waiting)}
-                kept_right = Bookkeeping(projection, upto, waiting, checkpoints, parked)
-            stops = {key: s.applied for key, s in keys.items() if s.parked not in _FOLDED_ALIKE and is_waiting(key, s, waiting)}
+                kept_right = Bookkeeping(projection, upto, waiting, checkpoints, stops)
             asked = {*keys, *(w.key for w in waiting if w.key is not None)}
             fold = await fold_log(
                 projection, log, schemas, topic=topic, states=states, stops=stops, keys=asked, places=places, watch=kept_right

@@ -108,6 +108,6 @@ def _extra(injections: Sequence[Injection], named: Named, partitions: int) -> li
     found = [f"row {row}" for row in sorted(named.rows - rows, key=repr) if not follows(row[0])]
     found += [f"key {key}" for key in sorted(named.keys - keys) if not follows(key)]
     found += [f"partition {p}" for p in sorted(named.partitions - known)]
-    found += [f"record {record}" for record in sorted(named.records - records)]
+    found += [f"record {record}" for record in sorted(named.records - records) if record[0] not in shifted]
     found += [f"unreachable {key}" for key in sorted(named.unreachable - unreachable)]
     return found

@@ -205,7 +205,11 @@ class Stage:
                 errors.append(str(fault))
                 await self.behind.reindex(self.projection.table)
             else:
-                return report
+                if "beyond the end" not in report.computed.why:
+                    return report
+                await asyncio.sleep(
+                    CHECK_POLL_S
+                )  # a position was moved ahead of what the log holds by now: nothing can be folded
 
     async def certified(self, service: Service) -> bool:
         """Check until it is EQUAL, as parked keys are tried again by the workers; sign."""
