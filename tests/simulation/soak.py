@@ -27,6 +27,11 @@ def main() -> int:
     parser.add_argument("--table", type=Path, help="a file that the table is written to as well")
     asked = parser.parse_args()
     tally, began = Tally(), time.monotonic()
+
+    def table() -> str:
+        last, took_s = asked.first + tally.seeds - 1, time.monotonic() - began
+        return f"{tally.table()}\nseeds {asked.first} to {last}, {os.cpu_count()} processors, {took_s:.0f} s"
+
     with ProcessPoolExecutor() as pool:
         for outcome in pool.map(one, range(asked.first, asked.first + asked.seeds), chunksize=20):
             tally.add(outcome)
@@ -34,13 +39,9 @@ def main() -> int:
                 print(f"seed {outcome.seed}:", *outcome.wrong, sep="\n  ", flush=True)
             elif tally.seeds % 500 == 0:
                 print(f"{tally.seeds} seeds, {len(tally.failures)} failures, {time.monotonic() - began:.0f} s", flush=True)
-    took = (
-        f"seeds {asked.first} to {asked.first + asked.seeds - 1}, {os.cpu_count()} processors, {time.monotonic() - began:.0f} s"
-    )
-    table = f"{tally.table()}\n{took}"
-    print(table)
-    if asked.table:
-        asked.table.write_text(table + "\n")
+            if asked.table and (tally.seeds % 500 == 0 or tally.seeds == asked.seeds):  # so that a run that is stopped has one
+                asked.table.write_text(table() + "\n")
+    print(table())
     return 1 if tally.failures else 0
 
 
