@@ -87,8 +87,9 @@ async def listen(
                     heard.trouble += owner.done
                     owner = await FlowProcess.start(variables, intent, rate=rate, roles="publish", trouble=True)
                     await owner.ask("go")
-                heard.events = await owner.ask("count") - before
-                heard.seconds = time.monotonic() - began_s
+                counted = await owner.ask("count") - before
+                if counted > heard.events:  # an owner that has just begun anew has not counted yet
+                    heard.events, heard.seconds = counted, time.monotonic() - began_s
             events = await owner.ask("end")
             heard.trouble += owner.done
             for projection in WATCHED:
