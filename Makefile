@@ -31,8 +31,6 @@ test: $(VENV)/.dev ## run all tests on real servers; ARGS goes to pytest
 	TRUECOPY_REQUIRE_SERVERS=1 TRUECOPY_SERVERS_REPORT=$(REPORT) $(BIN)/pytest -n $(PROCESSES) --dist loadfile $(ARGS) || status=$$?; \
 	cat $(REPORT); exit $$status
 
-# Each point five times, each time on another history, on all four pairs of log and database; fifty random kills on each pair.
-# Some 35 minutes on two idle cores. A disk that is really full is mounted, which only root may do.
 bench: $(VENV)/.bench ## measure beside what others write, some 20 minutes; writes tests/benchmarks/results.json and docs/benchmarks
 	@$(BIN)/python tests/benchmarks/bench.py $(ARGS) && $(BIN)/python tests/benchmarks/report.py
 
@@ -45,6 +43,8 @@ bench-proof: $(VENV)/.bench ## measure what proof costs, some 20 minutes; writes
 bench-bootstrap: $(VENV)/.dev ## measure filling a replica from a peer beside replaying the log; ARGS="--rows 1000000"
 	@$(BIN)/python -m tests.benchmarks.bootstrap $(ARGS)
 
+# Each point five times, each time on another history, on all four pairs of log and database; fifty random kills on each pair.
+# Some 35 minutes on two idle cores. A disk that is really full is mounted, which only root may do.
 drill-kills: $(VENV)/.dev ## kill at every point again and again, and fill up disks
 	@DRILL_ROUNDS=5 DRILL_KILLS=50 $(BIN)/pytest tests/drills/test_kills.py tests/drills/test_storage.py \
 	  $$(test "$$(id -u)" -ne 0 || echo tests/drills/full_disk.py) $(ARGS)
