@@ -25,6 +25,7 @@ from truecopy_projections.replicas.tables import (
     PARTITIONS,
     SCRUBS,
     WAITING,
+    all_stored,
     checkpoint_of,
     key_of,
     meta_statement,
@@ -131,14 +132,14 @@ class SqlSnapshot:
             # Of a small table, or of many buckets, it would read the table and leave the index unseen.
             await self._connection.fetch(f"SET LOCAL enable_seqscan = {'off' if indexed else 'on'}")
         async for batch in self._connection.stream(sql, *limits, rows_max=SCAN_ROWS):
-            for row in batch:
-                if len(row) > width and not row[width]:
-                    raise DatabaseCorruptError(
-                        database=self._name,
-                        seen=f"the index of {projection.table} says another key than its row {stored_of(projection, row)[0]!r}",
-                        remedy=f"REINDEX {projection.table} in sqlite3 mends that; `truecopy check` proves it",
-                    )
-            yield [stored_of(projection, row) for row in batch]
+            if len(batch[0]) > width and (wrong := [row for row in batch if not row[width]]):
+                key = stored_of(projection, wrong[0])[0]
+                raise DatabaseCorruptError(
+                    database=self._name,
+                    seen=f"the index of {projection.table} says another key than its row {key!r}",
+                    remedy=f"REINDEX {projection.table} in sqlite3 mends that; `truecopy check` proves it",
+                )
+            yield all_stored(projection, batch)
 
     async def keys(
         self, projection: Projection[Any], *, buckets: Collection[int] | None = None

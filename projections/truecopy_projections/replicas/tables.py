@@ -6,7 +6,7 @@ Numbers of 256 bits are stored as 32 bytes, big-endian; what a quarantined recor
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from truecopy_bus.fold import Head
@@ -14,7 +14,7 @@ from truecopy_bus.leases import LEASES, MEMBERS
 from truecopy_bus.record import Headers
 from truecopy_bus.sql import Dialect, Kind, Shape, columns
 from truecopy_bus.sql.statements import listed, quoted
-from truecopy_projections.digest import bucket_of
+from truecopy_projections.digest import bucket_of, buckets_of
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.limits import BUCKETS
 from truecopy_projections.projection import Address, Projection
@@ -37,6 +37,7 @@ __all__ = [
     "SHARED",
     "WAITING",
     "address_of",
+    "all_stored",
     "checkpoint_of",
     "checkpoint_row",
     "declaration",
@@ -230,9 +231,19 @@ def key_of(row: Row) -> tuple[str, int, KeyState]:
 
 def stored_of(projection: Projection[Any], row: Row) -> tuple[str, int, StoredRow]:
     """Source key, partition and row as the port knows it, of one in the projection's shape."""
+    (found,) = all_stored(projection, [row])
+    return found
+
+
+def all_stored(projection: Projection[Any], rows: Sequence[Row]) -> list[tuple[str, int, StoredRow]]:
+    """`stored_of` many rows."""
     own = len(projection.fields)
-    key, partition, kept, bucket = row[own : own + 4]
-    return key, partition, StoredRow(row[:own], kept, None if bucket == bucket_of(key) else bucket)
+    at, to = own + 1, own + 2
+    homes = buckets_of(row[own] for row in rows)
+    return [
+        (row[own], row[at], StoredRow(row[:own], row[to], None if row[own + 3] == home else row[own + 3]))
+        for row, home in zip(rows, homes, strict=True)
+    ]
 
 
 def address_of(projection: Projection[Any], row: Row) -> Address:
