@@ -105,6 +105,8 @@ class Journal:
         """The rows of projection `balance`."""
         rows = {}
         for key, amounts in self.intended.items():
+            if not amounts:  # its first publish was not acknowledged, and did not happen
+                continue
             mean = (Decimal(sum(amounts)) / len(amounts)).quantize(CENT, rounding=ROUND_HALF_EVEN)
             rows[key] = (key, sum(amounts), mean, len(amounts))
         return rows

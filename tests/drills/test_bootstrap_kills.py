@@ -81,6 +81,6 @@ async def test_a_killed_bootstrap_leaves_no_projection_or_a_whole_one(
         async with new.at_work(relay=True, projections=[balance]):
             await at.journal.publish(at.service, 20)
             assert await new.proven(balance) == 0
-        [report] = await new.service.check(balance, deep=True)
+            [report] = await new.service.check(balance, deep=True)  # while the owner marks: it waits for one
         await target.close()
         assert (report.verdict, report.delivered.facts["duplicates"]) == (Verdict.EQUAL, 0)
