@@ -1,7 +1,7 @@
 # One command each for a demo and for the tests. Needs GNU make and Python 3.11 or later; the rest is fetched once.
 #   make demo ARGS="--kafka"      make test ARGS="tests/servers -x"
 .DEFAULT_GOAL := help
-.PHONY: demo test bench bench-proof drill-kills lint types clean help
+.PHONY: demo test bench bench-proof bench-bootstrap drill drill-kills chaos simulate lint types clean help
 SHELL := /bin/sh
 
 VENV := .venv
@@ -9,6 +9,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 REPORT := $(VENV)/real-servers
 ARGS ?=
+# Processes that tests are spread over. Each starts a Kafka and a PostgreSQL, some 700 MB.
+PROCESSES ?= 2
+SEEDS ?= 10000
+FIRST ?= 1
+TABLE ?=
 # The demo needs the base install alone, unless it is asked to run on real servers.
 DEMO := $(VENV)/.base
 ifneq ($(or $(findstring --kafka,$(ARGS)),$(findstring --postgres,$(ARGS))),)
@@ -23,20 +28,33 @@ demo: $(DEMO) ## run the demo; ARGS="--kafka --postgres" runs it on real servers
 
 test: $(VENV)/.dev ## run all tests on real servers; ARGS goes to pytest
 	@rm -f $(REPORT); status=0; \
-	TRUECOPY_REQUIRE_SERVERS=1 TRUECOPY_SERVERS_REPORT=$(REPORT) $(BIN)/pytest $(ARGS) || status=$$?; \
+	TRUECOPY_REQUIRE_SERVERS=1 TRUECOPY_SERVERS_REPORT=$(REPORT) $(BIN)/pytest -n $(PROCESSES) --dist loadfile $(ARGS) || status=$$?; \
 	cat $(REPORT); exit $$status
 
-# Each point five times, each time on another history, on all four pairs of log and database; fifty random kills on each pair.
-# Some 35 minutes on two idle cores. A disk that is really full is mounted, which only root may do.
 bench: $(VENV)/.bench ## measure beside what others write, some 20 minutes; writes tests/benchmarks/results.json and docs/benchmarks
 	@$(BIN)/python tests/benchmarks/bench.py $(ARGS) && $(BIN)/python tests/benchmarks/report.py
+
+drill: $(VENV)/.dev ## corrupt replicas in every way while events flow; writes docs/corruption-drill.md; ARGS="--seed 5" repeats
+	@$(BIN)/python -m tests.corruption.drill $(or $(ARGS),--keep)
 
 bench-proof: $(VENV)/.bench ## measure what proof costs, some 20 minutes; writes tests/benchmarks/proof.json and the tables of docs/scrubbing.md
 	@$(BIN)/python tests/benchmarks/proof.py $(ARGS)
 
+bench-bootstrap: $(VENV)/.dev ## measure filling a replica from a peer beside replaying the log; ARGS="--rows 1000000"
+	@$(BIN)/python -m tests.benchmarks.bootstrap $(ARGS)
+
+# Each point five times, each time on another history, on all four pairs of log and database; fifty random kills on each pair.
+# Some 35 minutes on two idle cores. A disk that is really full is mounted, which only root may do.
 drill-kills: $(VENV)/.dev ## kill at every point again and again, and fill up disks
 	@DRILL_ROUNDS=5 DRILL_KILLS=50 $(BIN)/pytest tests/drills/test_kills.py tests/drills/test_storage.py \
 	  $$(test "$$(id -u)" -ne 0 || echo tests/drills/full_disk.py) $(ARGS)
+
+# Each fault five times on three brokers, some 30 minutes on two idle cores. The page is made of what was played, if that went well or not.
+chaos: $(VENV)/.dev ## play the fault matrix; writes tests/chaos/results.json and docs/fault-matrix.md
+	@status=0; $(BIN)/pytest tests/chaos/matrix.py $(ARGS) || status=$$?; $(BIN)/python -m tests.chaos.report; exit $$status
+
+simulate: $(VENV)/.dev ## run SEEDS=10000 histories from seed FIRST=1 on under simulated faults, on all processors
+	@PYTHONPATH=. $(BIN)/python tests/simulation/soak.py --seeds $(SEEDS) --first $(FIRST) $(if $(TABLE),--table $(TABLE))
 
 lint: $(VENV)/.dev ## check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

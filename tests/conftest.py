@@ -3,6 +3,8 @@
 With TRUECOPY_REQUIRE_SERVERS=1, which `make test` sets, a whole run fails when no test ran on one of the
 servers, or when a test was skipped. TRUECOPY_TEST_KAFKA and TRUECOPY_TEST_POSTGRES name servers to use in
 place of our own; production's TRUECOPY_KAFKA and TRUECOPY_POSTGRES are never read here, on purpose.
+
+`make test` spreads the files over processes (pytest-xdist); each has servers of its own and tells its account at its end.
 """
 
 import os
@@ -10,6 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -18,11 +21,14 @@ import pytest
 from truecopy_services.servers import Server, fetch_kafka, kafka, postgres
 
 FIXTURES = {
-    "kafka": {"kafka_server", "private_kafka", "secured_kafka"},
+    "kafka": {"kafka_server", "private_kafka", "secured_kafka", "one_broker", "three_brokers"},
     "postgres": {"postgres_server", "private_postgres", "secured_postgres", "expired_postgres"},
 }
 SKIPS_NAMED_MAX = 50
 """Skipped tests that are named at the end; one is already an error."""
+
+NARROWING = ("keyword", "markexpr", "deselect", "lf")
+"""Options that choose some of the tests. What they leave out is not told from one process to another."""
 
 runs: Counter[str] = Counter()
 rungs: dict[str, str] = {}
@@ -117,8 +123,8 @@ def _account() -> str:
 def _faults(config: pytest.Config) -> list[str]:
     """What a whole run must not have; nothing is asked of a part of the tests."""
     terminal = config.pluginmanager.get_plugin("terminalreporter")
-    partial = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or bool(terminal.stats.get("deselected"))
-    if partial or config.option.collectonly or os.environ.get("TRUECOPY_REQUIRE_SERVERS") != "1":
+    narrowed = any(map(config.getoption, NARROWING)) or config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    if narrowed or config.option.collectonly or os.environ.get("TRUECOPY_REQUIRE_SERVERS") != "1":
         return []
     faults = [f"no test ran on a real {kind}, expected some; see the errors above" for kind in FIXTURES if not runs[kind]]
     skipped = terminal.stats.get("skipped", [])
@@ -128,8 +134,19 @@ def _faults(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if exitstatus == pytest.ExitCode.OK and _faults(session.config):
+    told: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if told is not None:  # one of several processes: the one that started it judges
+        told["real servers"] = dict(runs), rungs
+    elif exitstatus == pytest.ExitCode.OK and _faults(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take in the account of a process that ended; one that died has none, and its test has failed."""
+    ran, met = getattr(node, "workeroutput", {}).get("real servers", ({}, {}))
+    runs.update(ran)
+    rungs.update(met)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

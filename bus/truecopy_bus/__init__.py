@@ -2,6 +2,7 @@
 
 from truecopy_bus.errors import (
     DatabaseAccessError,
+    DatabaseCorruptError,
     DatabaseUnavailableError,
     DataRefusedError,
     IncarnationError,
@@ -25,6 +26,7 @@ __all__ = [
     "Appended",
     "DataRefusedError",
     "DatabaseAccessError",
+    "DatabaseCorruptError",
     "DatabaseUnavailableError",
     "EventStore",
     "IncarnationError",

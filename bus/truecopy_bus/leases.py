@@ -13,9 +13,10 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from truecopy_bus.limits import LEASE_STRETCH_MAX
 from truecopy_bus.sql.port import Connection, Kind, Shape, columns
 
-__all__ = ["LEASES", "MEMBERS", "Fence", "Lease", "Share", "fair_share", "hold", "leave", "prepare", "renew"]
+__all__ = ["LEASES", "MEMBERS", "Fence", "Lease", "Share", "fair_share", "hold", "leave", "prepare", "renew", "stretched"]
 
 LEASES = Shape(
     name="truecopy_leases",
@@ -70,6 +71,15 @@ def fair_share(leases: Sequence[Lease], members: Collection[str], me: str) -> Sh
     mine = sorted(lease.fence.partition for lease in leases if lease.holder == me and lease.alive)
     free = sorted(lease.fence.partition for lease in leases if lease.holder == _NOBODY or not lease.alive)
     return Share(frozenset(free[: max(0, share - len(mine))]), frozenset(mine[share:]))
+
+
+def stretched(lease_s: float, *, turn_s: float) -> float:
+    """Seconds of a lease for a holder whose last turn took `turn_s`, from its heartbeat to what it wrote under the fence.
+
+    A turn that outlasts its lease does all in vain if another waits for the partition, whose turn does then too: both would
+    send the same again for ever. So whoever has seen such a turn asks for twice its time, up to a bound.
+    """
+    return min(max(lease_s, 2 * turn_s), LEASE_STRETCH_MAX * lease_s)
 
 
 async def prepare(tx: Connection, scope: str, partitions: int) -> None:

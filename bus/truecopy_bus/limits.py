@@ -9,6 +9,7 @@ __all__ = [
     "CLAIM_ATTEMPTS_MAX",
     "CONNECT_TIMEOUT_S",
     "LEASE_S",
+    "LEASE_STRETCH_MAX",
     "LOG_POLL_S",
     "LOG_WAL_BYTES_KEPT",
     "LOG_WAL_PAGES",
@@ -72,6 +73,8 @@ BACKOFF_LAST_S = 5.0
 """Seconds between retries at the most: the delay before a return is noticed."""
 LEASE_S = 3.0
 """Seconds after which a silent holder of a partition has lost it. Renewed at each third of it."""
+LEASE_STRETCH_MAX = 10
+"""Times its length that a lease has at the most for a relay whose turns take longer: by default as long as an append may."""
 RELAY_ROWS_MAX = 5_000
 """Outbox rows that one pass of a relay takes."""
 RELAY_BYTES_MAX = 32 * 1024 * 1024

@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 
 import orjson
 
-from truecopy_bus.errors import LogAccessError, PositionLostError, TopicMissingError
+from truecopy_bus.errors import LogUnavailableError, PositionLostError, TopicMissingError
 from truecopy_bus.limits import MARK_REQUESTS_KEPT_MS, READ_RECORDS_MAX, READ_WAIT_S
 from truecopy_bus.log import Log
 from truecopy_bus.record import Outgoing, Record, TopicSpec
@@ -64,8 +64,8 @@ class MarkRequests:
     async def asked(self, entities: Collection[str]) -> set[str]:
         """Which of `entities` a mark was asked for since the last call; nothing on the first.
 
-        A missing topic costs one question, and so does one at whose end nothing is new. A relay without the right to read
-        it says so once and answers nobody. Raises LogUnavailableError.
+        A missing topic costs one question, and so does one at whose end nothing is new. Without the right to read it, or
+        while it alone is away, nobody is answered, which is said once: relaying does not depend on it.
         """
         try:
             start, end = (await self._log.describe(self._topic)).bounds[0]
@@ -79,8 +79,8 @@ class MarkRequests:
             self._position = 0  # all that will lie there is yet to be asked
         except PositionLostError:
             pass  # retention was faster; the next look begins where the topic does
-        except LogAccessError as refusal:
-            self._tell("requests for marks are not answered: %s", refusal)
+        except LogUnavailableError as fault:
+            self._tell("requests for marks are not answered: %s", fault)
         return set()
 
     async def _read_to(self, end: int, entities: Collection[str]) -> set[str]:

@@ -75,6 +75,16 @@ class Point(Enum):
     """That is committed."""
     CERTIFY_JOURNALED = "certify.journaled"
     """A certificate is kept in the replica, and not published. The figure: which of its chain it is, from 1."""
+    BOOTSTRAP_BEGUN = "bootstrap.begun"
+    """The place for a copy of a peer is made, and empty."""
+    BOOTSTRAP_COPYING = "bootstrap.copying"
+    """A part of the peer is copied. The figure: its bytes so far, about."""
+    BOOTSTRAP_VERIFIED = "bootstrap.verified"
+    """The copy is verified, and nobody can see it."""
+    BOOTSTRAP_ADOPTING = "bootstrap.adopting"
+    """What makes it the replica's is written and not committed."""
+    BOOTSTRAP_ADOPTED = "bootstrap.adopted"
+    """Workers and readers can see it; whoever asked does not know yet."""
 
 
 def _asked(text: str) -> dict[Point, int]:

@@ -100,7 +100,7 @@ class Relay:
         self.outage = Outage(_log, "relay, events wait in the outbox", about={"holder": self._holder})
         """What it waits for, and when it last came round."""
         self._ensured = False
-        self._check_at = self._renew_at = 0.0
+        self._check_at = self._renew_at = self._turn_s = 0.0
         self._turn = asyncio.Lock()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -132,14 +132,16 @@ class Relay:
         `afresh` looks at entities, topics and leases now, due or not. Raises UnavailableError; the next step is afresh.
         """
         async with self._turn:
+            began = _now()
             try:
-                if afresh or _now() >= self._check_at or await self._met_new():
+                if afresh or began >= self._check_at or await self._met_new():
                     await self._check()
                 if afresh or _now() >= self._renew_at:
                     await self._renew()
                 busy = await self._busy()
                 moved = sum([await self._advance(entity, busy.get(entity.name, [])) for entity in self._flowing()])
                 await self._tell()
+                self._turn_s = _now() - began
                 return moved
             except UnavailableError:
                 self._check_at = self._renew_at = 0.0
@@ -216,11 +218,12 @@ class Relay:
         self._check_at = _now() + RELAY_CHECK_S
 
     async def _renew(self) -> None:
+        self._renew_at, lease_s = _now() + self._lease_s / 3, leases.stretched(self._lease_s, turn_s=self._turn_s)
         renewed = {}
         async with self._database.transaction() as tx:
             for name, entity in sorted(self._entities.items()):
                 fences = [held.fence for held in entity.held.values()]
-                renewed[name] = await leases.renew(tx, scope_of(name), self._holder, fences, lease_s=self._lease_s)
+                renewed[name] = await leases.renew(tx, scope_of(name), self._holder, fences, lease_s=lease_s)
         taken = False
         for name, fenced in renewed.items():
             was, held = self._entities[name].held, {}
@@ -234,7 +237,6 @@ class Relay:
         if taken:
             await reached(Point.RELAY_LEASED, sum(map(len, renewed.values())))
             await self._check()
-        self._renew_at = _now() + self._lease_s / 3
 
     def _flowing(self) -> list[RelayedEntity]:
         return [entity for _, entity in sorted(self._entities.items()) if entity.halted is None]

@@ -12,6 +12,7 @@ from truecopy_projections.errors import (
     UnknownProjectionError,
 )
 from truecopy_projections.foreign import ForeignTopic
+from truecopy_projections.gathered import Gathered
 from truecopy_projections.projection import EVERY_ROW, Change, ForeignRecord, Projection
 from truecopy_projections.replica import Replica, Snapshot
 from truecopy_projections.replicas import MemoryReplica, SqlReplica, open_replica
@@ -25,6 +26,7 @@ __all__ = [
     "Difference",
     "ForeignRecord",
     "ForeignTopic",
+    "Gathered",
     "MemoryReplica",
     "NotEqualError",
     "NotReachedError",

@@ -63,12 +63,18 @@ async def certify(
     """Sign what `report` found, keep it in the replica's journal, and publish it, with those that a crash left unpublished.
 
     `namespace` prefixes the topic. `because` says why positions go back, or why a chain goes on behind a fork. Raises
-    NotEqualError unless the report's verdict is EQUAL, or if positions went back and nothing says why;
+    NotEqualError unless the report is a whole one whose verdict is EQUAL, or if positions went back and nothing says why;
     InvalidCertificateError for one that would be too long, with nothing written; TopicMismatchError for a topic of
     certificates that may forget; LogUnavailableError, after which the certificate may stand in the journal.
     """
     if report.verdict is not Verdict.EQUAL:
         raise NotEqualError(f"{report.projection} in {report.replica} is {report.verdict.name}, and only EQUAL is certified")
+    if report.quick or "through" in report.computed.facts:
+        how = "quickly" if report.quick else "against peers"
+        raise NotEqualError(
+            f"{report.projection} in {report.replica} was checked {how}, and only what equals the fold of the log is "
+            "certified; check it as a whole"
+        )
     topic = namespace + CERTIFICATES_TOPIC
     mine = await certificates(projection, replica)
     chain = mine[0].chain if mine else secrets.token_hex(16)
@@ -123,6 +129,7 @@ async def _issued(
         last = mine[-1] if mine else None
         async with replica.snapshot() as snapshot:
             repairs = len([one for one in await snapshot.journal("repair") if one["projection"] == projection.id])
+            scrubbed_ms = (await snapshot.scrubs(projection.id)).oldest_ms
         stated = {
             "format": CERTIFICATE_FORMAT,
             "digest_algorithm": DIGEST_ALGORITHM,
@@ -130,6 +137,7 @@ async def _issued(
             "chain": last.chain if last else chain,
             "previous": last.id if last else "",
             **_stated(report),
+            "oldest_scrub_at_ms": min(report.checked_at_ms, scrubbed_ms or report.checked_at_ms),  # a whole check is one
             "repairs": repairs,
             "because": because,
             "issued_at_ms": time.time_ns() // 1_000_000,
@@ -158,7 +166,6 @@ def _stated(report: Report) -> dict[str, Any]:
         "input_digests": report.delivered.facts["digests"],
         "row_digests": report.computed.facts["digests"],
         "schema_fingerprints": list(report.fingerprints),
-        "oldest_scrub_at_ms": report.checked_at_ms,
         "parked": list(report.parked),
         "skipped": [],
     }

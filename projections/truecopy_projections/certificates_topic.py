@@ -77,11 +77,10 @@ async def published(log: Log, wanted: Callable[[Certificate], bool], *, topic: s
                 except InvalidCertificateError:
                     refused += 1
                 else:
-                    if wanted(one) and one.id not in found:
-                        if one.is_signed():
-                            found[one.id] = one
-                        else:
-                            refused += 1
+                    if wanted(one) and one.is_signed():
+                        found[one.id] = one
+                    else:
+                        refused += wanted(one)
     finally:
         await reader.close()
     return Published(topic=topic, found=tuple(found.values()), is_whole=start == 0, newer=newer, refused=refused)

@@ -16,6 +16,7 @@ from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.claims import computed, delivered, stored, wrong_keys
 from truecopy_projections.evidence import Evidence, gather, judged
 from truecopy_projections.explain import explained
+from truecopy_projections.gathered_check import gathered_differences
 from truecopy_projections.limits import CHECK_WAIT_S
 from truecopy_projections.peers import compare, drilled
 from truecopy_projections.projection import Projection
@@ -95,7 +96,7 @@ def _report(
         delivered=delivered(found, foreign=projection.foreign is not None),
         computed=computed,
         stored=stored,
-        differences=found.differences,
+        differences=[*found.differences, *gathered_differences(found.gathered)],
         parked=sorted(key for key, state in found.keys.items() if state.parked),
         fingerprints=sorted(one.hex() for one in found.reference.fingerprints) if found.reference else (),
         checked_at_ms=time.time_ns() // 1_000_000,

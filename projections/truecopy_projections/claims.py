@@ -12,8 +12,9 @@ from typing import Any
 from truecopy_bus.fold import UNKNOWN
 from truecopy_projections.digest import total
 from truecopy_projections.evidence import Evidence, is_waiting, judged, newest, tallied
+from truecopy_projections.gathered_check import gathered_differences
 from truecopy_projections.reference import Reference
-from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState
+from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState, Reason
 from truecopy_projections.verdicts import Claim, Verdict, worst
 
 __all__ = ["computed", "delivered", "stored", "wrong_keys"]
@@ -61,7 +62,8 @@ def _delivered_in(
         )
     if found.reference is not None:
         on_log = found.reference.counts.get(p, 0), found.reference.digests.get(p, 0)
-        if on_log != (state.count, state.input_digest):
+        missing = on_log[0] - state.count
+        if on_log != (state.count, state.input_digest) and not 0 < missing <= state.uncounted:
             return Verdict.DIVERGED, (
                 f"the log holds {on_log[0]} events below offset {state.position}, the replica counted {state.count}, "
                 "or their digests differ"
@@ -83,6 +85,8 @@ def _delivered_in(
         return Verdict.UNPROVEN, "no mark of the owner was reached; is its relay running?"
     if last.mark_count < state.count and last.offset < found.topic.bounds.get(p, (0, 0))[1] - 1:
         return Verdict.UNPROVEN, f"{state.count - last.mark_count} events are newer than the last mark; is the relay running?"
+    if last.verdict is not MarkVerdict.EQUAL:
+        return Verdict.UNPROVEN, "keys waited in quarantine when the last mark was read; the next one tells"
     return Verdict.EQUAL, ""
 
 
@@ -97,7 +101,11 @@ def computed(found: Evidence) -> Claim:
         for p, s in sorted(found.states.items())
         if found.folded[p] != s.rows or total(found.folded[p]) != s.row_digest
     ]
-    reasons += [f"version or element of key {key!r}" for key in wrong_keys(found, found.reference)]
+    facts["keys_differing"] = wrong = wrong_keys(found, found.reference)
+    reasons += [f"version or element of key {key!r}" for key in wrong]
+    reasons += [f"{len(one.computed)} rows of {one.id}" for one in found.gathered if one.computed]
+    if found.gathered:
+        facts["gathered"] = {one.id: {"rows": one.rows, "digest": f"{one.digest:064x}"} for one in found.gathered}
     if reasons:
         return Claim(verdict=Verdict.DIVERGED, why=f"differ from the fold of the log: {', '.join(reasons[:5])}", facts=facts)
     return Claim(verdict=Verdict.EQUAL, why=f"digests of {rows} rows equal an independent fold of the log", facts=facts)
@@ -110,15 +118,38 @@ def stored(found: Evidence) -> Claim:
         for p in found.scrubbed.keys() | found.states.keys()
         if p not in found.states or found.scrubbed[p] != found.states[p].rows or found.kept[p] != found.states[p].rows
     )
-    facts = {"rows_differing": len(found.differences)}
+    records = found.bookkeeping.places if found.bookkeeping is not None else []
+    facts = {
+        "rows_differing": len(found.differences) + len(gathered_differences(found.gathered)),
+        "records_differing": records,
+        "keys_unreachable": list(found.unreachable),
+    }
+    if found.unreachable:
+        named = ", ".join(map(repr, found.unreachable[:5]))
+        return Claim(
+            verdict=Verdict.DIVERGED,
+            why=f"the index of the table does not find {len(found.unreachable)} keys ({named}) whose rows are there: REINDEX "
+            "the table, then check again",
+            facts=facts,
+        )
     if wrong:
         named = f"{len(found.differences)} differing rows" if found.differences else "the digests, not the rows, were altered"
         return Claim(
             verdict=Verdict.DIVERGED, why=f"stored rows of partitions {wrong} are not what was written: {named}", facts=facts
         )
+    if altered := [f"{len(one.stored)} rows of {one.id}" for one in found.gathered if one.stored]:
+        why = f"stored gathered rows are not what their contributions come to: {', '.join(altered)}"
+        return Claim(verdict=Verdict.DIVERGED, why=why, facts=facts)
     miscounted = [p for p, s in sorted(found.states.items()) if tallied(s, found.keys, found.homes, found.waiting) != s]
     if miscounted:
         return Claim(verdict=Verdict.DIVERGED, why=f"partitions {miscounted} count their quarantine wrongly", facts=facts)
+    if records:
+        named = ", ".join(f"partition {p} offset {offset}" for p, offset in records[:5])
+        return Claim(
+            verdict=Verdict.DIVERGED,
+            why=f"{len(records)} quarantined records or checkpoints are not what the log holds ({named})",
+            facts=facts,
+        )
     return Claim(verdict=Verdict.EQUAL, why="all stored rows, hashed again, give the maintained digests", facts=facts)
 
 
@@ -129,9 +160,17 @@ def wrong_keys(found: Evidence, reference: Reference) -> list[str]:
 
 
 def _is_right(key: str, found: Evidence, reference: Reference) -> bool:
-    state = found.keys.get(key)
-    if state is None or reference.heads.get(key, UNKNOWN) != state.head or reference.partition.get(key) != found.homes[key]:
+    state, head = found.keys.get(key), reference.heads.get(key, UNKNOWN)
+    if state is None or reference.partition.get(key) != found.homes[key]:
+        return False
+    # What waits for its schema is not chained yet; whoever folds the log may have found it meanwhile.
+    following = state.head.version + 1
+    waits = bool(state.parked) and following <= head.version
+    waits = waits and any(w.key == key and w.version == following for w in found.waiting)
+    if head != state.head and not waits:
         return False
     if state.parked is None:
         return reference.applied.get(key, 0) == state.applied
+    if state.parked is Reason.CONFLICT and key not in reference.conflicts:
+        return False
     return is_waiting(key, state, found.waiting)

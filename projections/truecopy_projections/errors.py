@@ -5,6 +5,7 @@ from pathlib import Path
 from truecopy_schemas.errors import TruecopyError
 
 __all__ = [
+    "BootstrapRefusedError",
     "InvalidCertificateError",
     "NotEqualError",
     "NotReachedError",
@@ -53,6 +54,14 @@ class NotReachedError(TruecopyError):
 
 class RepairRefusedError(TruecopyError):
     """A repair that would change too much, or has no truth to repair from. Nothing was changed."""
+
+
+class BootstrapRefusedError(TruecopyError):
+    """A replica is not filled from this peer, or not now. What was there is as it was; do what the message says."""
+
+    def __init__(self, *, projection: str, replica: str, peer: str, seen: str, remedy: str) -> None:
+        super().__init__(f"{projection}: {replica} is not filled from {peer}: {seen}; {remedy}")
+        self.projection, self.replica, self.peer, self.seen, self.remedy = projection, replica, peer, seen, remedy
 
 
 class NotEqualError(TruecopyError):

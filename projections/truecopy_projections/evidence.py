@@ -15,11 +15,13 @@ from truecopy_bus.errors import TopicLostError, TopicMissingError
 from truecopy_bus.log import Log, identified
 from truecopy_bus.record import TopicState
 from truecopy_bus.schema_sources import SchemaSource
+from truecopy_projections.bookkeeping import Bookkeeping
 from truecopy_projections.digest import EMPTY, Tally, bucket_of, differing, row_hash
 from truecopy_projections.drill import drill
 from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.folding import Folded, Place, fold_log
 from truecopy_projections.following import followed
+from truecopy_projections.gathered_check import GatheredFound, gathered_found
 from truecopy_projections.limits import BUCKETS, CHECK_POLL_S
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import Reference
@@ -43,7 +45,10 @@ class Evidence:
     digests of the stored rows hashed again, `kept` those of the hashes stored beside them, `folded` those of the reference's
     `meant_rows` rows. Where the log can't be folded, `reference` is None and `why_none` says why; unless the check is deep it
     holds only keys that something points to. `stored_rows` counts what was scrubbed; `taken_at_ms` is when, by the
-    clock of the replica's database.
+    clock of the replica's database. `gathered` are the rows that gather others, folded again.
+
+    A deep check also holds records that are kept against the log (`bookkeeping`), and looks for every row by its key:
+    `unreachable` are source keys of rows that the index of their table does not find.
     """
 
     topic: TopicState
@@ -62,6 +67,9 @@ class Evidence:
     stored_rows: int
     taken_at_ms: int
     differences: Sequence[Difference]
+    bookkeeping: Bookkeeping | None = None
+    unreachable: Sequence[str] = ()
+    gathered: Sequence[GatheredFound] = ()
 
 
 async def gather(
@@ -85,20 +93,28 @@ async def gather(
         taken_at_ms = (await snapshot.scrubs(projection.id)).now_ms
         scrubbed, kept, stored_rows = await scrub(snapshot, projection, states)
         places = None if deep else suspects(states, scrubbed, kept)
+        checkpoints = await snapshot.checkpoints(projection.id)
         fold: Folded | None = None
+        kept_right: Bookkeeping | None = None
         if not why_none:
             stops = {key: s.applied for key, s in keys.items() if s.parked not in _FOLDED_ALIKE and is_waiting(key, s, waiting)}
+            if deep and projection.foreign is None:
+                upto = {p: s.position for p, s in states.items()}
+                kept_right = Bookkeeping(projection, upto, waiting, checkpoints, stops)
             asked = {*keys, *(w.key for w in waiting if w.key is not None)}
-            fold = await fold_log(projection, log, schemas, topic=topic, states=states, stops=stops, keys=asked, places=places)
+            fold = await fold_log(
+                projection, log, schemas, topic=topic, states=states, stops=stops, keys=asked, places=places, watch=kept_right
+            )
             if projection.foreign is not None and (why_none := _why_not_repeated(fold.reference, states)):
                 fold = None
         if places is not None and fold is not None:
             places |= suspects(states, fold.vectors)
+        differences = await drill(projection, snapshot, fold.reference if fold else None, places)
         found = Evidence(
             topic=described,
             deep=deep,
             states=states,
-            checkpoints=await snapshot.checkpoints(projection.id),
+            checkpoints=checkpoints,
             keys=keys,
             homes=homes,
             waiting=waiting,
@@ -110,7 +126,10 @@ async def gather(
             meant_rows=fold.rows if fold else 0,
             stored_rows=stored_rows,
             taken_at_ms=taken_at_ms,
-            differences=await drill(projection, snapshot, fold.reference if fold else None, places),
+            differences=differences,
+            gathered=await gathered_found(projection, snapshot, differences if fold else None),
+            bookkeeping=kept_right,
+            unreachable=await snapshot.unreachable(projection) if deep else (),
         )
     await replica.flush()  # nothing counts as proven that a crash could take back
     return found

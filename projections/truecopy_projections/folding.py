@@ -13,7 +13,7 @@ from truecopy_bus.partitioner import partition_of
 from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.digest import Tally, bucket_of, differing, row_hash
 from truecopy_projections.projection import Projection
-from truecopy_projections.reference import Reference, replay
+from truecopy_projections.reference import Reference, Watch, replay
 from truecopy_projections.state import PartitionState
 
 __all__ = ["Folded", "Place", "fold_log"]
@@ -42,10 +42,11 @@ async def fold_log(
     stops: Mapping[str, int],
     keys: Collection[str],
     places: Collection[Place] | None,
+    watch: Watch | None = None,
 ) -> Folded:
     """Fold the log to the positions of `states`, keeping `keys`, `places`, and where the fold differs from the states' digests.
 
-    With `places` None all is kept. Raises like replay.
+    With `places` None all is kept. `watch` may see a record twice. Raises like replay.
     """
     whole = Reference()
     vectors: dict[int, bytes] = {}
@@ -53,14 +54,14 @@ async def fold_log(
     upto = {p: state.position for p, state in states.items()}
     if projection.foreign is None:
         for p, position in upto.items():
-            part = await replay(projection, log, schemas, topic=topic, upto={p: position}, stops=stops)
+            part = await replay(projection, log, schemas, topic=topic, upto={p: position}, stops=stops, watch=watch)
             if any(partition_of(key, len(upto)) != p for key in part.partition):
                 break  # a key that is not at home may have history in two partitions: these are one fold
             vectors[p] = _vectors(projection, part, [p])[p]
             rows += _kept(part, whole, _wanted(keys, places, p, vectors[p], states[p]))
         else:
             return Folded(reference=whole, vectors=vectors, rows=rows)
-    everything = await replay(projection, log, schemas, topic=topic, upto=upto, stops=stops)
+    everything = await replay(projection, log, schemas, topic=topic, upto=upto, stops=stops, watch=watch)
     rows = sum(map(len, everything.rows.values()))
     return Folded(reference=everything, vectors=_vectors(projection, everything, upto), rows=rows)
 
@@ -96,4 +97,5 @@ def _kept(part: Reference, whole: Reference, wanted: Callable[[str], bool]) -> i
     whole.digests |= part.digests
     whole.read |= part.read
     whole.fingerprints |= part.fingerprints
+    whole.conflicts |= part.conflicts
     return sum(map(len, part.rows.values()))

@@ -5,6 +5,9 @@ __all__ = [
     "BATCH_LEASE_SHARE",
     "BATCH_RECORDS_FIRST",
     "BECAUSE_CHARS_MAX",
+    "BOOTSTRAP_COPY_ROWS",
+    "BOOTSTRAP_PAGES",
+    "BOOTSTRAP_TAIL_RECORDS_MAX",
     "BUCKETS",
     "CHECKPOINTS_KEPT",
     "CHECK_POLL_S",
@@ -12,6 +15,8 @@ __all__ = [
     "COLUMN_RECORDS_MIN",
     "DETAIL_CHARS_MAX",
     "EXPLAINED_KEYS_MAX",
+    "GROUP_LOCKS",
+    "GROUP_ROWS_MAX",
     "INCARNATION_CHECK_S",
     "KEYS_PARKED_MAX",
     "MARKS_LOOKED_MAX",
@@ -57,6 +62,10 @@ BATCH_GROWTH_MAX = 8.0
 """Times as many records as in the batch before, at the most: what few records took tells little of what many will."""
 BATCH_LEASE_SHARE = 0.5
 """Share of a lease that a batch may take from read to commit. Between batches the lease is renewed."""
+GROUP_ROWS_MAX = 20_000
+"""Contributions of one gathered row: they are folded anew with each batch that touches it, within a share of a lease."""
+GROUP_LOCKS = 256
+"""Locks among which the groups of a gathered projection are spread: a server holds some thousands for all its sessions."""
 SCAN_ROWS = 2_000
 """Rows that a scan holds in memory at a time."""
 SCRUB_ROWS_NAMED_MAX = 1_000
@@ -81,6 +90,12 @@ CHECK_POLL_S = 0.1
 """Seconds between looks at a replica by a waiting check."""
 REPAIR_LEASE_S = 300.0
 """Seconds for which a repair holds all partitions while it folds the log. It gives them back at its end."""
+BOOTSTRAP_COPY_ROWS = 10_000
+"""Rows that go from a peer to a new replica in one transaction, where the two are not databases of one kind."""
+BOOTSTRAP_PAGES = 1_000
+"""Pages of a peer's SQLite file, 4 KiB each, that are copied in one step: some 5 ms of reading between two pauses."""
+BOOTSTRAP_TAIL_RECORDS_MAX = 100_000
+"""Records of a partition behind a peer's position that are held against its copy: five times those between two marks."""
 MARKS_LOOKED_MAX = 100
 """Newest checkpoints of each partition that a quick check and a comparison look at: some minutes of marks at one a second."""
 SCRUB_AGE_MAX_S = 24 * 3600.0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from truecopy_bus.fold import UNKNOWN
 from truecopy_bus.leases import Fence
 from truecopy_bus.log import Log
 from truecopy_bus.schema_sources import SchemaSource
@@ -15,9 +16,10 @@ from truecopy_projections.claims import wrong_keys
 from truecopy_projections.digest import row_hash, total
 from truecopy_projections.errors import RepairRefusedError
 from truecopy_projections.evidence import Evidence, gather, is_waiting, tallied
+from truecopy_projections.gathered_check import gathered_differences, refolding
 from truecopy_projections.projection import Address, Projection
 from truecopy_projections.replica import Replica
-from truecopy_projections.state import KeyState, PartitionPlan, PartitionState, Reason, StoredRow
+from truecopy_projections.state import Checkpoint, KeyState, PartitionPlan, PartitionState, Reason, StoredRow, Waiting
 from truecopy_projections.verdicts import Difference
 
 __all__ = ["NO_FENCE", "Truth", "log_truth"]
@@ -31,6 +33,7 @@ class Truth:
     """What a repair would change: the differing rows, the keys whose state is wrong, and the plans, still without their fences.
 
     `rows` are all there are, on the side that has more; `source` is who says so; `left` tells what can't be said now.
+    `records` are partitions and offsets of quarantined records and checkpoints that are not what the log holds.
     """
 
     source: str
@@ -39,17 +42,24 @@ class Truth:
     plans: Sequence[PartitionPlan]
     rows: int
     left: str = ""
+    records: Sequence[tuple[int, int]] = ()
 
 
 async def log_truth(projection: Projection[Any], replica: Replica, log: Log, schemas: SchemaSource, *, topic: str) -> Truth:
     """Fold the log and compare everything. Raises RepairRefusedError where it can't be folded, and like check."""
     found = await gather(projection, replica, log, schemas, topic=topic, deep=True)
-    if found.reference is None:
+    if (reference := found.reference) is None:
         raise RepairRefusedError(f"{projection.id}: nothing to repair from: {found.why_none}")
-    wrong = wrong_keys(found, found.reference)
-    plans = _plans(projection, found, wrong)
-    rows = max(found.stored_rows, found.meant_rows)
-    return Truth(source="log", differences=found.differences, keys=wrong, plans=plans, rows=rows)
+    if found.bookkeeping is not None:  # what waits decides what is parked
+        found = replace(found, waiting=found.bookkeeping.mended(found.waiting))
+    # Counts become the log's, and so do the heads of keys that wait and were not counted.
+    uncounted = {key for key, state in found.keys.items() if state.head != reference.heads.get(key, UNKNOWN)}
+    wrong = sorted({*wrong_keys(found, reference), *uncounted})
+    differences = [*found.differences, *gathered_differences(found.gathered)]
+    plans = refolding(projection, _plans(projection, found, wrong), differences)
+    rows = max(found.stored_rows, found.meant_rows) + sum(one.rows for one in found.gathered)
+    records = found.bookkeeping.places if found.bookkeeping is not None else ()
+    return Truth(source="log", differences=differences, keys=wrong, plans=plans, rows=rows, records=records)
 
 
 def _meant(found: Evidence, key: str) -> KeyState | None:
@@ -57,6 +67,8 @@ def _meant(found: Evidence, key: str) -> KeyState | None:
     reference, known = found.reference, found.keys.get(key)
     assert reference is not None
     parked = known.parked if known is not None and is_waiting(key, known, found.waiting) else None
+    if parked is Reason.CONFLICT and key not in reference.conflicts:
+        parked = None  # the replica's version was altered, and the next event met it
     head = reference.heads.get(key)
     if head is None:
         return known if parked else None
@@ -65,11 +77,18 @@ def _meant(found: Evidence, key: str) -> KeyState | None:
 
 
 def _freed(found: Evidence) -> dict[int, frozenset[int]]:
-    """The offsets, by partition, of what waits though the log says that its key goes on."""
+    """The offsets, by partition, of what waits though the log says that its key goes on, and of strangers yet to be read."""
     going = {
         w.key for w in found.waiting if w.key is not None and ((meant := _meant(found, w.key)) is None or not meant.parked)
     }
-    return {p: frozenset(w.offset for w in found.waiting if w.partition == p and w.key in going) for p in found.states}
+    return {
+        p: frozenset(
+            w.offset
+            for w in found.waiting
+            if w.partition == p and (w.key in going or (w.key is None and w.offset >= state.position))
+        )
+        for p, state in found.states.items()
+    }
 
 
 def _mended(found: Evidence, state: PartitionState) -> PartitionState:
@@ -87,6 +106,7 @@ def _mended(found: Evidence, state: PartitionState) -> PartitionState:
         row_digest=total(found.folded[p]),
         count=reference.counts.get(p, 0),
         input_digest=reference.digests.get(p, 0),
+        relay_epoch=found.bookkeeping.relay_epoch(p) if found.bookkeeping is not None else state.relay_epoch,
     )
 
 
@@ -116,6 +136,13 @@ def _plans(projection: Projection[Any], found: Evidence, wrong: Sequence[str]) -
         else:
             forgotten[p].add(key)
     freed = _freed(found)
+    waits: list[Waiting] = []
+    checkpoints: list[Checkpoint] = []
+    if (right := found.bookkeeping) is not None:
+        waits = [w for w in right.waiting.values() if w is not None and w.offset not in freed.get(w.partition, ())]
+        checkpoints = list(right.checkpoints.values())
+        for p, offset in [at for at, w in right.waiting.items() if w is None]:
+            freed[p] |= {offset}
     return [
         PartitionPlan(
             fence=NO_FENCE,
@@ -127,6 +154,8 @@ def _plans(projection: Projection[Any], found: Evidence, wrong: Sequence[str]) -
             forgotten=frozenset(forgotten[p]),
             strays=frozenset(strays[p]),
             freed=freed[p],
+            waits=[w for w in waits if w.partition == p],
+            checkpoints=[c for c in checkpoints if c.partition == p],
         )
         for p, state in found.states.items()
     ]

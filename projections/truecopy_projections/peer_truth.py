@@ -17,6 +17,7 @@ from truecopy_projections.drill import drill
 from truecopy_projections.errors import RepairRefusedError
 from truecopy_projections.evidence import held, scrub, suspects
 from truecopy_projections.folding import Place
+from truecopy_projections.gathered_check import gathered_differences, gathered_found, refolding
 from truecopy_projections.limits import CHECK_WAIT_S
 from truecopy_projections.log_truth import NO_FENCE, Truth
 from truecopy_projections.peers import alike, incomparable, keys_of, side_of, taken
@@ -59,6 +60,7 @@ async def peer_truth(
         whole = {p for p in alike(own, others) if not (own[p].parked or others[p].parked)}
         sure = _sure(places, {*whole, -1} if len(whole) == len(own) else whole, here, there)
         differences = await drill(projection, mine, reference, sure)
+        gathered = await gathered_found(projection, mine, differences)
     wrong = [
         key
         for key in sorted(here.keys() | there.keys())
@@ -66,22 +68,24 @@ async def peer_truth(
     ]
     rotten = sorted({p for p, _ in suspects(own, scrubbed, kept) - sure})
     left = f"damaged buckets of partitions {rotten} hold keys that are not where the peer's are: repair again, or from the log"
+    every = [*differences, *gathered_differences(gathered)]
+    plans = [
+        _plan(
+            projection,
+            own[p],
+            with_buckets(own[p].rows, others[p].rows, [bucket for q, bucket in sure if q == p]),
+            # What lies in no partition is removed with the first.
+            [one for one in differences if one.partition == p or (one.partition not in own and p == min(own))],
+            {key: there.get(key, (p, None))[1] for key in wrong if (there.get(key) or here[key])[0] == p},
+        )
+        for p in own
+    ]
     return Truth(
         source=peer.name,
-        differences=differences,
+        differences=every,
         keys=wrong,
-        plans=[
-            _plan(
-                projection,
-                own[p],
-                with_buckets(own[p].rows, others[p].rows, [bucket for q, bucket in sure if q == p]),
-                # What lies in no partition is removed with the first.
-                [one for one in differences if one.partition == p or (one.partition not in own and p == min(own))],
-                {key: there.get(key, (p, None))[1] for key in wrong if (there.get(key) or here[key])[0] == p},
-            )
-            for p in own
-        ],
-        rows=rows,
+        plans=refolding(projection, plans, every),
+        rows=rows + sum(one.rows for one in gathered),
         left=left if rotten else "",
     )
 

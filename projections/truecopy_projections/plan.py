@@ -135,6 +135,7 @@ class _Partition:
 
     def resume(self, key: str) -> None:
         """Go on with a parked key from where it waits, as far as it goes."""
+        self._count(key)
         counted_to = self._key(key).head.version
         queue = sorted((a for a in self.queues.get(key, ()) if not self._is_evidence(a)), key=lambda a: a.version)
         self._unpark(key)
@@ -148,10 +149,9 @@ class _Partition:
                     continue
             elif arrival.version > state.applied + 1:
                 self._park(key, Reason.GAP)
-            elif arrival.version > state.head.version and not self._deliver(arrival):
+            elif not counted:
                 self._park(key, Reason.SCHEMA)
             elif (fault := self._effect(arrival)) is not None:
-                self.uncounted -= not counted
                 self._park(key, fault[0])
             else:
                 self._free(arrival, counted=counted)
@@ -210,6 +210,9 @@ class _Partition:
                 reason = Reason.SCHEMA if arrival.version == state.head.version + 1 else Reason.GAP
                 self._wait(arrival, reason, arrival.fault[1] if arrival.fault else "")
             return
+        if state.parked is not None:
+            self._count(key)
+            state = self._key(key)
         verdict, head = fold(state.head, key, arrival.version, arrival.fingerprint, arrival.body)
         if verdict is Verdict.APPLY:
             self._chain(key, state, head)
@@ -241,14 +244,17 @@ class _Partition:
         verdict, _ = fold(state.head, arrival.key, arrival.version, arrival.fingerprint, arrival.body)
         return verdict is Verdict.CONFLICT
 
-    def _deliver(self, arrival: Arrival) -> bool:
-        """Count and chain a waiting event that could not be before. False if it still can't."""
-        if arrival.fingerprint is None:
-            return False
-        state = self._key(arrival.key)
-        _, head = fold(state.head, arrival.key, arrival.version, arrival.fingerprint, arrival.body)
-        self._chain(arrival.key, state, head)
-        return True
+    def _count(self, key: str) -> None:
+        """Count and chain what waits for a schema that is known by now, in order: a copy that comes later is a second one."""
+        while True:
+            state = self._key(key)
+            due = [a for a in self.queues.get(key, ()) if a.version == state.head.version + 1 and not self._is_evidence(a)]
+            ready = next((a for a in due if a.fingerprint is not None), None)
+            if ready is None or ready.fingerprint is None:
+                return
+            _, head = fold(state.head, key, ready.version, ready.fingerprint, ready.body)
+            self._chain(key, state, head)
+            self.uncounted -= len(due)
 
     def _chain(self, key: str, state: KeyState, head: Head) -> None:
         self.count += 1

@@ -10,30 +10,28 @@ alone: two keys can't meet in one row, so rows do not depend on the order in whi
 A projection of a ForeignTopic is told records instead of events: each as a dict, by the full name of its Avro schema.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from operator import attrgetter
-from typing import Any, Final, Generic, NamedTuple, TypeVar, get_type_hints
+from typing import Any, Final, NamedTuple, TypeVar
 
 from truecopy_bus.sql import Kind, Shape, columns
-from truecopy_projections.columns import Field, field_of
-from truecopy_projections.errors import ProjectionError, RowRejectedError
+from truecopy_projections.errors import ProjectionError
 from truecopy_projections.foreign import ForeignTopic
+from truecopy_projections.gathered import Gathered
+from truecopy_projections.row_type import RowType, SubKey
 from truecopy_schemas import Event
 
 __all__ = ["EVERY_ROW", "Address", "Change", "ForeignRecord", "Projection", "Reducer", "SubKey"]
 
 R = TypeVar("R")
 E = TypeVar("E", bound=Event)
+G = TypeVar("G")
 
-SubKey = tuple[Hashable, ...]
 Address = tuple[str, SubKey]
 """Where a row is: its source key, and the values of its `key` fields (none for one row per key)."""
 
 EVERY_ROW: Final = None
 """What `touches` returns for an event that concerns all rows of its key."""
-_RESERVED = ("_key", "_part", "_hash", "_bucket", "_version", "_element", "_previous")
 
 
 class Change(NamedTuple):
@@ -65,7 +63,7 @@ class Handler(NamedTuple):
     key_field: str = ""
 
 
-class Projection(Generic[R]):
+class Projection(RowType[R]):
     """A declared projection of the entity `entity` (its topic) into rows of the dataclass `row`.
 
     `foreign` is the ForeignTopic where `entity` was one, and `entity` then its name. Raises ProjectionError when a field has no
@@ -75,35 +73,11 @@ class Projection(Generic[R]):
     def __init__(
         self, name: str, *, entity: str | ForeignTopic, row: type[R], key: str | tuple[str, ...] = (), version: int = 1
     ) -> None:
-        if not name.isidentifier() or name.startswith("_") or version < 1:
-            raise ProjectionError(f"projection {name!r}@{version}: use an identifier and a number from 1 on")
-        if not is_dataclass(row):
-            raise ProjectionError(f"projection {name!r}: rows are dataclasses; seen {row!r}")
-        self.name, self.number, self.row = name, version, row
+        super().__init__(name, row=row, key=key, number=version)
         self.foreign = entity if isinstance(entity, ForeignTopic) else None
         self.entity: str = entity.name if isinstance(entity, ForeignTopic) else entity
-        self.key: tuple[str, ...] = (key,) if isinstance(key, str) else key
-        hints = get_type_hints(row, include_extras=True)
-        self.fields: tuple[Field, ...] = tuple(field_of(f.name, hints[f.name]) for f in fields(row))
-        names = [f.column.name for f in self.fields]
-        for wrong in [*(k for k in self.key if k not in names), *(n for n in names if n in _RESERVED)]:
-            raise ProjectionError(f"projection {name!r}: {wrong!r} is not a field of {row.__name__} that can be used so")
         self.handlers: dict[str, Handler] = {}
-        self._values = attrgetter(*names) if len(names) > 1 else lambda row: (getattr(row, names[0]),)
-        self._key_at = tuple(names.index(k) for k in self.key)
-
-    def __repr__(self) -> str:
-        return f"Projection({self.id})"
-
-    @property
-    def id(self) -> str:
-        """`name@version`, which names it everywhere."""
-        return f"{self.name}@{self.number}"
-
-    @property
-    def table(self) -> str:
-        """The table of this version; readers use the view `name`."""
-        return f"{self.name}__v{self.number}"
+        self.gathers: list[Gathered[Any]] = []
 
     @cached_property
     def shape(self) -> Shape:
@@ -115,7 +89,12 @@ class Projection(Generic[R]):
         own = tuple(f.column for f in self.fields)
         kept = columns(_key=Kind.TEXT, _part=Kind.INTEGER, _hash=Kind.BYTES, _bucket=Kind.INTEGER)
         head = columns(_version=(Kind.INTEGER, None), _element=(Kind.BYTES, None), _previous=(Kind.BYTES, None))
-        return Shape(name=self.table, columns=(*own, *kept, *(() if self.key else head)), key=("_bucket", "_key", *self.key))
+        return Shape(
+            name=self.table,
+            columns=(*own, *kept, *(() if self.key else head)),
+            key=("_bucket", "_key", *self.key),
+            indexes=tuple(dict.fromkeys(gathered.key for gathered in self.gathers)),
+        )
 
     def on(
         self, *events: type[E], touches: Callable[[E, Change], Iterable[Any] | None] | None = None
@@ -181,6 +160,32 @@ class Projection(Generic[R]):
         for event in events:
             self._handle(Handler(event, copy, None, copies=True, key_field=key))
 
+    def gather(
+        self,
+        name: str,
+        *,
+        row: type[G],
+        by: str | tuple[str, ...],
+        each: Callable[[R], G],
+        merge: Callable[[G, G], G],
+        unmerge: Callable[[G, G], G] | None = None,
+    ) -> Gathered[G]:
+        """Declare rows that gather this projection's: one of the dataclass `row` for each group that shares the fields `by`.
+
+        `each` makes a row of the group of one contribution, and `merge` makes one of two. Merge must be commutative and
+        associative, and both depend on nothing else: the gathered row is the merge of all contributions of the group, in
+        whatever order. They are kept in a table of their own, under this projection's number. Raises ProjectionError.
+
+        Whenever a contribution changes, all of its group are merged again, GROUP_ROWS_MAX at the most. Where a merge can be
+        undone, `unmerge` makes of a row and a part of it the row without that part: then a group may be of any size.
+        """
+        gathered = Gathered(name, of=self, row=row, by=by, each=each, merge=merge, unmerge=unmerge)
+        if name in (self.name, *(other.name for other in self.gathers)):
+            raise ProjectionError(f"{self.id}: {name!r} has a table already; give what is gathered another name")
+        self.gathers.append(gathered)
+        self.__dict__.pop("shape", None)  # it has an index for each
+        return gathered
+
     def _handle(self, handler: Handler) -> None:
         event = handler.event
         if self.foreign is not None:
@@ -211,40 +216,13 @@ class Projection(Generic[R]):
         columns = [self.fields[at] for at in self._key_at]
         return tuple(dict.fromkeys(tuple(f.store(v) for f, v in zip(columns, one, strict=True)) for one in keys))
 
-    def stored(self, row: R) -> tuple[Any, ...]:
-        """A row's canonical values, in the order of its fields. Raises RowRejectedError for one that has no column."""
-        values = self._values(row)
-        if None in values:
-            return tuple(
-                None if v is None and f.column.nullable else f.store(v) for f, v in zip(self.fields, values, strict=True)
-            )
-        return tuple(f.store(v) for f, v in zip(self.fields, values, strict=True))
-
-    def sub_key(self, values: tuple[Any, ...]) -> SubKey:
-        """The values of the `key` fields among a row's canonical values."""
-        return tuple(values[at] for at in self._key_at)
-
-    def restored(self, values: tuple[Any, ...]) -> R:
-        """The row of canonical values. Raises RowRejectedError for stored values that its types can't hold."""
-        names = (field.column.name for field in self.fields)
-        try:
-            return self.row(
-                **{
-                    name: value if field.restore is None or value is None else field.restore(value)
-                    for name, field, value in zip(names, self.fields, values, strict=True)
-                }
-            )
-        except ValueError as fault:
-            raise RowRejectedError(
-                f"{self.id}: a stored row can't be read ({fault!s:.200}); `truecopy check` names it, `truecopy repair` mends it"
-            ) from fault
-
     def describe(self) -> Mapping[str, Any]:
         """What the replica remembers of the declaration, to notice when it changed under the same number."""
-        return {
+        told: dict[str, Any] = {
             "entity": self.entity if self.foreign is None else f"{self.entity} (foreign, by ordinal)",
             "key": list(self.key),
-            "columns": [
-                [f.column.name, f.column.kind.name, f.column.nullable, f.column.precision, f.column.scale] for f in self.fields
-            ],
+            "columns": self.described(),
         }
+        if self.gathers:
+            told["gathered"] = {one.name: [list(one.key), one.described()] for one in self.gathers}
+        return told

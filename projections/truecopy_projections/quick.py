@@ -58,7 +58,10 @@ async def glance(projection: Projection[Any], replica: Replica, log: Log, *, top
         )
         proof = await remembered_proof(projection, snapshot)
     await replica.flush()  # nothing counts as proven that a crash could take back
-    return Glance(found=found, proof=proof, scrubbed_at_ms=scrubs.oldest_ms)
+    scrubbed_at_ms = scrubs.oldest_ms
+    if projection.gathers:  # gathered rows are in no bucket: a whole check folds them again, a scrub does not
+        scrubbed_at_ms = min(scrubbed_at_ms, proof.at_ms) if scrubbed_at_ms and proof else None
+    return Glance(found=found, proof=proof, scrubbed_at_ms=scrubbed_at_ms)
 
 
 def quickly_computed(seen: Glance, peers: Sequence[Comparison]) -> Claim:

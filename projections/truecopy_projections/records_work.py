@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from truecopy_bus.errors import UnavailableError
 from truecopy_bus.leases import Fence
 from truecopy_bus.record import Record
 from truecopy_bus.schema_sources import SchemaSource
@@ -83,8 +84,15 @@ class RecordsWork:
         )
 
     async def blame(self, task: Task, plans: Sequence[PartitionPlan]) -> bool:
-        """Note which keys' rows the database refuses, to plan without them. False if no key is to blame for it."""
+        """Note which keys' rows the database refuses, to plan without them. False if no key is to blame for it.
+
+        Raises UnavailableError where nothing is refused any more because others changed the groups that the keys are in.
+        """
         found = await self._replica.culprits(self._projection, plans)
+        if not found and self._projection.gathers:
+            raise UnavailableError(
+                f"{self._projection.id}: a group could not be folded, and now it can; the batch is tried again"
+            )
         new = bool(found.keys() - task.refused.keys())
         task.refused.update(found)
         return new

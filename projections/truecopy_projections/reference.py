@@ -39,9 +39,9 @@ Rows = dict[SubKey, tuple[Any, ...]]
 class Reference:
     """What the log yields up to some offsets: rows and heads by source key, count and input digest by partition.
 
-    `applied` is the version that a key's rows are at; lower than its head's where its next event can't be applied. `read` are
-    the records of a partition. Of a foreign topic, `unknown` are ids without which rows are not what they were, and `strays`
-    keys that lie in two partitions.
+    `applied` is the version that a key's rows are at; lower than its head's where its next event can't be applied. `conflicts`
+    are keys with two events of one version, `read` the records of a partition. Of a foreign topic, `unknown` are ids without
+    which rows are not what they were, and `strays` keys that lie in two partitions.
     """
 
     rows: dict[str, Rows] = field(default_factory=dict)
@@ -54,6 +54,7 @@ class Reference:
     read: dict[int, int] = field(default_factory=dict)
     unknown: set[int] = field(default_factory=set)
     strays: set[str] = field(default_factory=set)
+    conflicts: set[str] = field(default_factory=set)
 
 
 class Watch(Protocol):
@@ -169,6 +170,7 @@ class _Fold:
             return False
         if verdict is Verdict.CONFLICT:
             self.stuck.add(key)
+            self.found.conflicts.add(key)
         if verdict is Verdict.APPLY:
             self.found.fingerprints.add(schema[0])
             self._chain(partition, key, head)

@@ -29,7 +29,8 @@ _HOLDER = "truecopy repair"
 class Repair:
     """What a repair plans, and what it did. `digests` are the partitions whose count or digests are written anew.
 
-    `keys` are source keys whose version or element was wrong; `source` is "log" or the peer's name; `left` says what could not
+    `keys` are source keys whose version or element was wrong, `records` partitions and offsets of quarantined records and
+    checkpoints that were not what the log holds; `source` is "log" or the peer's name; `left` says what could not
     be mended from there now. Nothing was written unless `applied`.
     """
 
@@ -40,6 +41,7 @@ class Repair:
     applied: bool
     source: str = "log"
     left: str = ""
+    records: Sequence[tuple[int, int]] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -48,6 +50,7 @@ class Repair:
             "planned": [difference_json(one) for one in self.planned],
             "digests": list(self.digests),
             "keys": list(self.keys),
+            "records": [list(one) for one in self.records],
             "applied": self.applied,
             "source": self.source,
             "left": self.left,
@@ -87,7 +90,7 @@ async def repair(
     try:
         found = await truth()
         planned = _planned(projection, found, rows_max, share_max)
-        if planned.planned or planned.digests or planned.keys:
+        if planned.planned or planned.digests or planned.keys or planned.records:
             plans = [replace(one, fence=fences[one.was.partition]) for one in found.plans]
             said = {"projection": projection.id, "source": found.source, "by": by, "at_ms": time.time_ns() // 1_000_000}
             journal = [("repair", {**said, **difference_json(one)}) for one in planned.planned]
@@ -118,4 +121,5 @@ def _planned(projection: Projection[Any], found: Truth, rows_max: int, share_max
         applied=False,
         source=found.source,
         left=found.left,
+        records=found.records,
     )

@@ -4,6 +4,8 @@ What every adapter promises:
 - `apply` is one transaction for all the partitions that it is given: rows, keys, digests, waiting records, checkpoints and
   position commit together or not at all. A partition whose fence is lost, or that is not where the plan says it was, is
   dropped from it, and the rest commits.
+- Gathered rows are part of the same transaction: after it the row of each group that a batch touched is the fold of all the
+  contributions that are there, also those that others committed meanwhile.
 - Storing is the identity: rows read back equal to what was put, value by value, for every type of column.
 - A snapshot sees one state of everything, whatever is applied meanwhile.
 - What was applied survives the death of the process. (After the death of the machine the newest transactions may be gone,
@@ -19,6 +21,7 @@ from typing import Any, Protocol
 from truecopy_bus.errors import TopicMismatchError
 from truecopy_bus.leases import Fence
 from truecopy_projections.errors import ProjectionError
+from truecopy_projections.gathered import Gathered, GatheredRow, Group
 from truecopy_projections.projection import Projection
 from truecopy_projections.scrub_times import ScrubTimes
 from truecopy_projections.state import (
@@ -66,6 +69,14 @@ class Snapshot(Protocol):
 
     async def get(self, projection: Projection[Any], key: str) -> tuple[KeyState | None, Sequence[StoredRow]]:
         """A source key and its rows."""
+        ...
+
+    async def unreachable(self, projection: Projection[Any]) -> Sequence[str]:
+        """Source keys of rows that `rows` yields and no look-up by key finds: a damaged index hides them. In their order."""
+        ...
+
+    def gathered(self, gathered: Gathered[Any], group: Group | None = None) -> AsyncIterator[Sequence[GatheredRow]]:
+        """All gathered rows in batches, in no order; or the one of `group`, if it has one."""
         ...
 
     async def checkpoints(
@@ -168,7 +179,11 @@ def refuse_other_declaration(projection: Projection[Any], known: Mapping[str, An
     now = projection.describe()
     if known == now:
         return
-    said = [f"{part} was {known.get(part)!r}, is {now[part]!r}" for part in ("entity", "key") if known.get(part) != now[part]]
+    said = [
+        f"{part} was {known.get(part)!r}, is {now.get(part)!r}"
+        for part in ("entity", "key", "gathered")
+        if known.get(part) != now.get(part)
+    ]
     was, own = ({name: _typed(*kind) for name, *kind in columns["columns"]} for columns in (known, now))
     said += [
         f"column {name!r} was {was.get(name, 'not there')}, is {own.get(name, 'not there')}"

@@ -16,7 +16,7 @@ from typing import Any
 
 from truecopy_bus.fold import DIGEST_MODULUS
 from truecopy_projections.columns import encoded
-from truecopy_projections.digest import bucket_of, row_hash, row_hashes, sum_of, total
+from truecopy_projections.digest import buckets_of, row_hash, row_hashes, sum_of, total
 from truecopy_projections.errors import RowRejectedError, UnknownProjectionError
 from truecopy_projections.limits import BUCKETS, SCRUB_ROWS_NAMED_MAX
 from truecopy_projections.projection import Projection, SubKey
@@ -80,13 +80,14 @@ class Finding:
 class Readings:
     """What was read of some buckets: sums by (partition, bucket) as they are stored, and the rows that are wrong by themselves.
 
-    `bytes` counts the canonical form of what was hashed. Of bad rows the first SCRUB_ROWS_NAMED_MAX are kept.
+    `again` sums what the rows hash to, `altered` by how much the hashes kept beside them differ from that. `bytes`
+    counts the canonical form of what was hashed. Of bad rows the first SCRUB_ROWS_NAMED_MAX are kept.
     """
 
     rows: int = 0
     bytes: int = 0
     again: dict[tuple[int, int], int] = field(default_factory=dict)
-    kept: dict[tuple[int, int], int] = field(default_factory=dict)
+    altered: dict[tuple[int, int], int] = field(default_factory=dict)
     bad: list[BadRow] = field(default_factory=list)
 
     def take(self, projection: Projection[Any], batch: _Batch) -> None:
@@ -95,15 +96,17 @@ class Readings:
         hashes, size = _hashed(projection, keys, [row.values for _, _, row in batch])
         self.rows += len(batch)
         self.bytes += size
-        for (key, partition, row), again in zip(batch, hashes, strict=True):
-            bucket = bucket_of(key) if row.astray is None else row.astray
-            place = partition, bucket
-            self.again[place] = self.again.get(place, 0) + int.from_bytes(again)
-            self.kept[place] = self.kept.get(place, 0) + int.from_bytes(row.hash)
-            if (again != row.hash or row.astray is not None) and len(self.bad) < SCRUB_ROWS_NAMED_MAX:
-                why = "it differs from the hash beside it" if row.astray is None else f"its own bucket is {bucket_of(key)}"
-                sub = projection.sub_key(row.values)
-                self.bad.append(BadRow(key=key, row=sub, partition=partition, bucket=bucket, why=why))
+        sums = self.again
+        for (key, partition, (values, kept, astray)), again, own in zip(batch, hashes, buckets_of(keys), strict=True):
+            place = partition, own if astray is None else astray
+            sums[place] = sums.get(place, 0) + int.from_bytes(again)
+            if again == kept and astray is None:
+                continue
+            self.altered[place] = self.altered.get(place, 0) + int.from_bytes(kept) - int.from_bytes(again)
+            if len(self.bad) < SCRUB_ROWS_NAMED_MAX:
+                why = "it differs from the hash beside it" if astray is None else f"its own bucket is {own}"
+                sub = projection.sub_key(values)
+                self.bad.append(BadRow(key=key, row=sub, partition=partition, bucket=place[1], why=why))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +209,8 @@ def judged(states: Mapping[int, PartitionState], readings: Readings, buckets: Co
     for one in readings.bad:
         blamed.setdefault((one.partition, one.bucket), []).append(one)
     for place in sorted({*readings.again, *_places(states, buckets)}):
-        side = _side(readings.again.get(place, 0), readings.kept.get(place, 0), _maintained(states, *place))
+        again = readings.again.get(place, 0)
+        side = _side(again, again + readings.altered.get(place, 0), _maintained(states, *place))
         if side is not None or place in blamed:
             found.append(
                 Finding(partition=place[0], bucket=place[1], side=side or Side.HASHES, rows=tuple(blamed.get(place, ())))

@@ -9,6 +9,7 @@ from truecopy_bus.fold import UNKNOWN, Head
 from truecopy_bus.leases import Fence
 from truecopy_bus.record import Headers
 from truecopy_projections.digest import EMPTY
+from truecopy_projections.gathered import GroupId
 from truecopy_projections.projection import Address
 
 __all__ = [
@@ -36,7 +37,7 @@ class Reason(Enum):
     SCHEMA = "its schema id is not in the registry"
     UNDECODABLE = "its bytes do not fit its schema"
     REJECTED = "the reducer raised, or returned a row that can't be stored"
-    REFUSED = "the database refused its row"
+    REFUSED = "the database refused its row, or a row that gathers it can't be folded"
     ROTTEN = "the stored row it changes differs from its own hash"
     BEHIND = "its key is parked"
     FOREIGN = "not a change event: null key or value, or no frame"
@@ -183,8 +184,9 @@ class PartitionPlan:
 
     `was` is the state it was planned on: a replica that is elsewhere refuses it. `freed` are offsets of waiting records that
     wait no more, `forgotten` source keys that the log does not know, `strays` rows to remove from a bucket that is not their
-    key's (only a repair finds such). `copies` are further puts, each with the state of its key, which is not parked; `expanded`
-    has them among the others. `applied` counts the events whose effect it holds.
+    key's, `refolds` gathered rows to fold anew beside those of the groups that its rows are in (only a repair finds such).
+    `copies` are further puts, each with the state of its key, which is not parked; `expanded` has them among the others.
+    `applied` counts the events whose effect it holds.
     """
 
     fence: Fence
@@ -195,6 +197,7 @@ class PartitionPlan:
     puts: Mapping[Address, StoredRow] = field(default_factory=dict)
     drops: frozenset[Address] = frozenset()
     strays: frozenset[tuple[int, Address]] = frozenset()
+    refolds: frozenset[GroupId] = frozenset()
     copies: Sequence[Copies] = ()
     waits: Sequence[Waiting] = ()
     freed: frozenset[int] = frozenset()

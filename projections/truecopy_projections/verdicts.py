@@ -88,6 +88,8 @@ class Difference:
 
     The field `_hash` stands for the hash kept beside the row. `version` is the source key's, as applied. `stored` and `meant`
     are the two rows, None for no row; `partition` is the key's, where nobody knows the key that of the stored row.
+    Of a gathered row `gathered` is what it belongs to (`name@number`), `row` its group, and the field `_count` the number of
+    its contributions.
     """
 
     key: str
@@ -95,6 +97,7 @@ class Difference:
     kind: Kind
     version: int
     fields: Mapping[str, tuple[Any, Any]]
+    gathered: str = ""
     partition: int = field(default=-1, compare=False, repr=False)
     stored: Values | None = field(default=None, compare=False, repr=False)
     meant: Values | None = field(default=None, compare=False, repr=False)
@@ -103,7 +106,8 @@ class Difference:
     def __str__(self) -> str:
         name = f"{self.key!r}" + (f" row {self.row!r}" if self.row else "")
         told = ", ".join(f"{field}: stored {seen!r}, expected {wanted!r}" for field, (seen, wanted) in self.fields.items())
-        return f"{name} at version {self.version} is {self.kind.value}" + (f": {told}" if told else "")
+        where = f"{self.gathered} of {self.row!r}" if self.gathered else f"{name} at version {self.version}"
+        return f"{where} is {self.kind.value}" + (f": {told}" if told else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +208,7 @@ def difference_json(one: Difference) -> dict[str, Any]:
         "row": [_plain(value) for value in one.row],
         "kind": one.kind.value,
         "version": one.version,
+        **({"gathered": one.gathered} if one.gathered else {}),
         "fields": {name: {"stored": _plain(s), "expected": _plain(e)} for name, (s, e) in one.fields.items()},
         **({"explanation": one.explanation.as_json()} if one.explanation else {}),
     }

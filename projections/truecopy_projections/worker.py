@@ -13,7 +13,6 @@ import logging
 import os
 import secrets
 import socket
-import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -97,7 +96,7 @@ class Worker:
         self._fences: Mapping[int, Fence] = {}
         self._states: dict[int, PartitionState] = {}
         self._upkeep_at = self._check_at = self._retry_at = 0.0
-        self._progress_at = time.monotonic()
+        self._progress_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; finish the batch at hand; give the partitions back.
@@ -132,10 +131,10 @@ class Worker:
         """One round, of which the commit may be left under way."""
         if self._topic_state is None:
             self._topic_state = await followed(self._log, self.topic, self.replica, self.projection)
+            self._progress_at = _now()
             await self._install(self._topic_state)
             await self._upkeep()
-            self._progress_at = time.monotonic()
-        began = time.monotonic()
+        began = _now()
         flowing = self._flowing()
         records = await self._read(flowing) if flowing else await self._idle()
         if records:
@@ -154,12 +153,12 @@ class Worker:
             await self._work_by_records(held)
         elif self.projection.foreign is not None and isinstance(self._reader, Passing):
             await self._pass(flowing, self._reader.passed())
-        self._size.adapt(len(records), time.monotonic() - began)
+        self._size.adapt(len(records), _now() - began)
         return len(records)
 
     async def _upkeep(self) -> None:
         """Renew the leases, look at the topic, try what is parked; each when it is due, and with no commit under way."""
-        now = time.monotonic()
+        now = _now()
         await self._renew()
         self._upkeep_at = now + self._lease_s / 3
         if now >= self._check_at:
@@ -207,7 +206,7 @@ class Worker:
     async def _check(self, partitions: Collection[int]) -> None:
         """Whether the topic is still the one that these partitions' positions are about; halt or release them by that."""
         topic = self._topic_state = await followed(self._log, self.topic, self.replica, self.projection)
-        self._check_at = time.monotonic() + INCARNATION_CHECK_S
+        self._check_at = _now() + INCARNATION_CHECK_S
         for p in partitions:
             await self._begin(p, topic.bounds.get(p, (0, 0))[0])
             if (state := self._states.get(p)) is None:
@@ -221,12 +220,12 @@ class Worker:
                     _log.warning("%s[%d] flows again", self.projection.id, p, extra=self._about(p))
         flowing = self._flowing()
         if any(topic.bounds[p][1] > flowing[p] for p in partitions if p in flowing):
-            if time.monotonic() - self._progress_at > self._watchdog_s:
+            if _now() - self._progress_at > self._watchdog_s:
                 _log.warning("%s: no progress; opening the reader anew", self.projection.id, extra=self._about())
                 await self._close_reader()
-                self._progress_at = time.monotonic()
+                self._progress_at = _now()
         else:
-            self._progress_at = time.monotonic()
+            self._progress_at = _now()
 
     async def _begin(self, p: int, start: int) -> None:
         """Who has read nothing of a foreign topic's partition begins where that does now."""
@@ -251,7 +250,7 @@ class Worker:
     async def _planned(self, records: Sequence[Record]) -> Planned | None:
         """The plan of a batch by columns, on the states that the commit under way will leave. None: plan it by records."""
         held = [record for record in records if record.partition in self._fences]
-        if not held or self._by_records or self.projection.foreign is not None:
+        if not held or self._by_records or self.projection.foreign is not None or self.projection.gathers:
             return None
         planned = await self._columns.plan(held, states := {**self._states, **self._ahead}, self._fences)
         if planned is None and await self._records.learn(held):
@@ -295,7 +294,7 @@ class Worker:
             self._ahead = {}
 
     async def _applied_all(self) -> None:
-        self._progress_at = time.monotonic()
+        self._progress_at = _now()
         await self._log.report(self.group, self.topic, {p: self._states[p].position for p in self._states})
         await reached(Point.WORKER_REPORTED, self.applied)
 
@@ -324,7 +323,8 @@ class Worker:
         return True
 
     async def _apply(self, plans: Sequence[PartitionPlan]) -> None:
-        committed = await self.replica.apply(self.projection, plans, durable=self._durable)
+        stays = any(one.state.position == one.was.position for one in plans)  # nothing would tell if a crash took that back
+        committed = await self.replica.apply(self.projection, plans, durable=self._durable or stays)
         await reached(Point.WORKER_APPLIED, sum(p.state.count for p in plans))
         for one in plans:
             p = one.state.partition
@@ -372,8 +372,8 @@ class Worker:
 
     def _about(self, partition: int | None = None) -> dict[str, object]:
         """The fields of what it logs."""
-        named = {} if partition is None else {"partition": partition}
-        return {"projection": self.projection.id, "topic": self.topic, "holder": self.holder, **named}
+        about: dict[str, object] = {"projection": self.projection.id, "topic": self.topic, "holder": self.holder}
+        return about if partition is None else about | {"partition": partition}
 
     async def _close_reader(self) -> None:
         reader, self._reader = self._reader, None
@@ -394,3 +394,7 @@ class Worker:
             _log.warning("%s: leases not given back, they run out: %s", self.projection.id, fault, extra=self._about())
         await self._abandon()
         self._fences, self._member = {}, False
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -4,12 +4,13 @@ from truecopy_bus.errors import UnavailableError, VersionConflictError
 from truecopy_bus.token import Token
 from truecopy_projections.errors import NotReachedError, UnknownProjectionError
 from truecopy_projections.foreign import ForeignTopic
+from truecopy_projections.gathered import Gathered
 from truecopy_projections.projection import EVERY_ROW, Change, ForeignRecord, Projection
 from truecopy_projections.verdicts import Report, Verdict
 from truecopy_schemas import Event, InvalidEventError, Record, TruecopyError
 from truecopy_services.app import Truecopy
 from truecopy_services.config import Settings
-from truecopy_services.reading import ReplicaReader
+from truecopy_services.reading import GatheredReader, ReplicaReader
 from truecopy_services.service import Service
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Event",
     "ForeignRecord",
     "ForeignTopic",
+    "Gathered",
+    "GatheredReader",
     "InvalidEventError",
     "NotReachedError",
     "Projection",

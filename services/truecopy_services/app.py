@@ -117,9 +117,11 @@ class Truecopy:
 
         Readers need no `store`: without it nothing of the owner's database is touched, and nothing can be published.
         Without `make` no folder is made for files that are not there.
-        Raises SettingError, and UnavailableError when the store does not answer within `timeout_s`.
+        Raises SettingError, DeclarationError when two kinds of rows would share a table, and UnavailableError when the store
+        does not answer within `timeout_s`.
         """
         settings = self.settings()
+        self._refuse_shared_tables()
         warn_of_misspelt(Settings.model_fields)
         async with AsyncExitStack() as closing:
             log = open_log(settings)
@@ -144,6 +146,16 @@ class Truecopy:
                 replica_adapter=replica,
                 replica_database=replica_database,
             )
+
+    def _refuse_shared_tables(self) -> None:
+        tables: dict[str, str] = {}
+        for projection in self._projections.values():
+            for name in (projection.name, *(gathered.name for gathered in projection.gathers)):
+                if (other := tables.setdefault(name, projection.name)) != projection.name:
+                    raise DeclarationError(
+                        f"service {self.service!r}: projections {other!r} and {projection.name!r} both have rows "
+                        f"called {name!r}; rename one"
+                    )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Service]:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from truecopy_bus.errors import TopicMissingError, UnavailableError
+from truecopy_bus.errors import DatabaseCorruptError, TopicMissingError, UnavailableError
 from truecopy_bus.log import identified
 from truecopy_bus.outage import Outage
 from truecopy_projections.errors import UnknownProjectionError
@@ -41,21 +41,23 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One round over all projections. `away` says why some have no report."""
+    """One round over all projections. `away` says why some have no report, `corrupt` what a database can't read of its own."""
 
     number: int
     reports: tuple[Report, ...]
     away: tuple[str, ...]
+    corrupt: tuple[str, ...] = ()
 
     @property
     def equal(self) -> bool:
         """Whether every replica was proven a true copy."""
-        return not self.away and all(report.agreed for report in self.reports)
+        return not (self.away or self.corrupt) and all(report.agreed for report in self.reports)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         reports = [report.as_json() for report in self.reports]
-        return {"round": self.number, "equal": self.equal, "reports": reports, "unreachable": list(self.away)}
+        missing = {"unreachable": list(self.away), "corrupt": list(self.corrupt)}
+        return {"round": self.number, "equal": self.equal, "reports": reports, **missing}
 
 
 async def answered(service: Service, projection: Projection[Any]) -> None:
@@ -132,12 +134,18 @@ async def _round(
     how: Mapping[str, Any],
     checked: Mapping[str, Checked],
 ) -> Round:
-    reports, away = [], []
+    reports, away, corrupt = [], [], []
     for projection in projections:
         kept = checked[projection.id]
         try:
             await answered(service, projection)
             (report,) = await service.check(projection, **how)
+        except DatabaseCorruptError as fault:  # that the disk does not hold the rows is a verdict
+            kept.verdict, kept.at_s = Verdict.DIVERGED, time.time()
+            kept.rounds[Verdict.DIVERGED.name] += 1
+            corrupt.append(f"{projection.id}: {fault}")
+            _log.error("%s is DIVERGED: %s", projection.id, fault, extra={"projection": projection.id, "round": number})
+            continue
         except (UnavailableError, TopicMissingError, UnknownProjectionError) as fault:
             kept.verdict = None
             kept.rounds[UNREACHABLE] += 1
@@ -147,7 +155,7 @@ async def _round(
         kept.verdict, kept.at_s = report.verdict, time.time()
         kept.rounds[report.verdict.name] += 1
         _say(report, number)
-    return Round(number=number, reports=tuple(reports), away=tuple(away))
+    return Round(number=number, reports=tuple(reports), away=tuple(away), corrupt=tuple(corrupt))
 
 
 def _say(report: Report, number: int) -> None:

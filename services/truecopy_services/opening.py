@@ -22,7 +22,7 @@ from truecopy_projections.replicas import MemoryReplica, SqlReplica
 from truecopy_services.config import MEMORY, Settings
 from truecopy_services.errors import SettingError, UsageError
 
-__all__ = ["file_of", "open_log", "open_replica", "open_schemas", "open_store_database", "opened_peers", "shown"]
+__all__ = ["file_of", "open_log", "open_peer", "open_replica", "open_schemas", "open_store_database", "opened_peers", "shown"]
 
 
 def shown(address: str) -> str:
@@ -112,6 +112,21 @@ async def open_replica(settings: Settings, service: str, *, make: bool = True) -
     return SqlReplica(database, service=settings.topic_prefix + service), database
 
 
+async def open_peer(settings: Settings, address: str) -> Database:
+    """The database of another replica, to be read, by an address that was given.
+
+    Raises UsageError for what is no address of a database, or of a file that is not there: it would be made.
+    """
+    if (path := file_of(address)) is not None and not path.exists():
+        raise UsageError(f"peer: there is no file {path}; name the file of a replica")
+    try:
+        if ":" not in address:  # it may be a secret that was put into the wrong place
+            raise ValueError("it is no address; use sqlite:PATH or postgresql://...")
+        return await connect(address, synchronous="NORMAL", timeout_s=settings.statement_timeout_s)
+    except (ValueError, ImportError) as fault:
+        raise UsageError(f"peer: {fault}") from None
+
+
 @asynccontextmanager
 async def opened_peers(settings: Settings, peers: Sequence[str | Replica]) -> AsyncIterator[list[Replica]]:
     """Other replicas, opened by address to be read, and closed at the end; those that are open already stay so.
@@ -124,14 +139,7 @@ async def opened_peers(settings: Settings, peers: Sequence[str | Replica]) -> As
             if not isinstance(peer, str):
                 opened.append(peer)
                 continue
-            if (path := file_of(peer)) is not None and not path.exists():
-                raise UsageError(f"peer: there is no file {path}; name the file of a replica")
-            try:
-                if ":" not in peer:  # it may be a secret that was put into the wrong place
-                    raise ValueError("it is no address; use sqlite:PATH or postgresql://...")
-                replica = SqlReplica(await connect(peer, synchronous="NORMAL", timeout_s=settings.statement_timeout_s))
-            except (ValueError, ImportError) as fault:
-                raise UsageError(f"peer: {fault}") from None
+            replica = SqlReplica(await open_peer(settings, peer))
             stack.push_async_callback(replica.close)
             opened.append(replica)
         yield opened

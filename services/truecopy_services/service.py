@@ -2,9 +2,9 @@
 
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from truecopy_bus.log import Log
 from truecopy_bus.publish import Change
@@ -14,9 +14,11 @@ from truecopy_bus.schema_sources import SchemaSource
 from truecopy_bus.sql import Database
 from truecopy_bus.store import EventStore
 from truecopy_bus.token import Token
+from truecopy_projections.bootstrap import Bootstrap, Progress, bootstrap
 from truecopy_projections.certificate import Certificate, Verification, certificates, certify, verify
 from truecopy_projections.check import check
 from truecopy_projections.errors import NotEqualError
+from truecopy_projections.gathered import Gathered
 from truecopy_projections.limits import REPAIR_ROWS_MAX, REPAIR_SHARE_MAX
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import Repair, repair
@@ -26,8 +28,9 @@ from truecopy_projections.verdicts import Report
 from truecopy_projections.worker import Worker
 from truecopy_schemas import Event
 from truecopy_services.config import Settings
-from truecopy_services.opening import open_schemas, opened_peers
-from truecopy_services.reading import ReplicaReader
+from truecopy_services.errors import UsageError
+from truecopy_services.opening import open_peer, open_schemas, opened_peers
+from truecopy_services.reading import GatheredReader, ReplicaReader
 
 __all__ = ["SIGNING_KEY", "TRUSTED_KEYS", "Service"]
 
@@ -61,9 +64,22 @@ class Service:
         """Append many events in one transaction: all or none."""
         return await self.store.publish_many(changes)
 
-    def replica(self, projection: Projection[R]) -> ReplicaReader[R]:
-        """The rows of a projection in this service's replica."""
-        return ReplicaReader(projection, self.replica_adapter, wait_s=self.settings.at_least_s)
+    @overload
+    def replica(self, rows: Projection[R]) -> ReplicaReader[R]: ...
+
+    @overload
+    def replica(self, rows: Gathered[R]) -> GatheredReader[R]: ...
+
+    def replica(self, rows: Projection[R] | Gathered[R]) -> ReplicaReader[R] | GatheredReader[R]:
+        """The rows of a projection, or gathered rows, in this service's replica."""
+        return self._reader(rows, wait_s=self.settings.at_least_s)
+
+    def _reader(
+        self, rows: Projection[R] | Gathered[R], *, wait_s: float, before: Callable[[], Awaitable[object]] | None = None
+    ) -> ReplicaReader[R] | GatheredReader[R]:
+        if isinstance(rows, Gathered):
+            return GatheredReader(rows, self.replica_adapter, wait_s=wait_s, before=before)
+        return ReplicaReader(rows, self.replica_adapter, wait_s=wait_s, before=before)
 
     async def get(self, projection: Projection[R], key: str, *, at_least: Token | str | None = None) -> R | None:
         """The row of a key; `replica(projection)` reads more. Raises like ReplicaReader.get."""
@@ -125,6 +141,44 @@ class Service:
                 trusted=trusted_keys(self.settings.home / TRUSTED_KEYS),
                 by=f"{self.name}, process {os.getpid()} on {socket.gethostname()}",
             )
+
+    async def bootstrap(
+        self,
+        projection: Projection[Any],
+        address: str,
+        *,
+        public_key: str | None = None,
+        replace: bool = False,
+        dry_run: bool = False,
+        bytes_per_second: int | None = None,
+        told: Callable[[Progress], None] = lambda _: None,
+    ) -> Bootstrap:
+        """Fill this service's replica with a projection from the replica at `address`, see truecopy_projections.bootstrap.
+
+        Trusted are certificates of the keys in `trusted.keys` under `home`, and of `public_key` (hex). Raises what that raises,
+        SigningKeyError, and UsageError for an address that is none, or a replica of ours that is in memory.
+        """
+        if self.replica_database is None:
+            raise UsageError("a replica in memory is not filled from a peer; name a database by TRUECOPY_REPLICA")
+        trusted = {*trusted_keys(self.settings.home / TRUSTED_KEYS), *([public_key.lower()] if public_key else [])}
+        peer = await open_peer(self.settings, address)
+        try:
+            return await bootstrap(
+                projection,
+                self.replica_database,
+                peer,
+                self.log,
+                trusted=trusted,
+                service=self.settings.topic_prefix + self.name,
+                topic=self.topic(projection),
+                replace=replace,
+                dry_run=dry_run,
+                bytes_per_second=bytes_per_second,
+                lease_s=self.settings.lease_s,
+                told=told,
+            )
+        finally:
+            await peer.close()
 
     async def certify(self, report: Report, *, because: str = "") -> Certificate:
         """Sign the EQUAL report of a whole check by the key in `signing.key` under `home`, keep it, and publish it on the log.

@@ -16,10 +16,13 @@ from truecopy_bus.record import TopicState
 from truecopy_bus.registry import SCHEMAS_TOPIC
 from truecopy_bus.relay_halts import halts
 from truecopy_bus.sql import Database
+from truecopy_projections.certificate import Certificate, newest_certificate
+from truecopy_projections.errors import InvalidCertificateError
 from truecopy_projections.following import still_there
 from truecopy_projections.projection import Projection
 from truecopy_projections.scrub_times import ScrubTimes
 from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState
+from truecopy_schemas.errors import NewerFormatError
 from truecopy_services.opening import shown
 from truecopy_services.service import Service
 from truecopy_services.unapplied import Unapplied
@@ -44,7 +47,8 @@ class PartitionStatus:
 
     `lag` counts records, marks among them; it is None where the position is not one of this topic. `oldest_unapplied_s` is
     the age of the oldest event at or after `position`, 0 without one. `verified_*` tell of the last mark that was judged
-    EQUAL: its count of events, its offset, the owner's time, and the seconds since.
+    EQUAL: its count of events, its offset, the owner's time, and the seconds since. `certified_*` tell of the newest
+    certificate: its count of events, and the seconds since it was issued.
     """
 
     partition: int
@@ -63,6 +67,8 @@ class PartitionStatus:
     verified_offset: int | None
     verified_at_ms: int | None
     verified_s: float | None
+    certified_through: int | None
+    certified_s: float | None
     holder: str | None
 
 
@@ -211,6 +217,7 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
     topic: TopicState | None = None
     states: Mapping[int, PartitionState] = {}
     verified: Mapping[int, Checkpoint] = {}
+    certificate: Certificate | None = None
     ages_s: Mapping[int, float] = {}
     holders: _Holders = None
     scrubs: ScrubTimes | None = None
@@ -220,6 +227,8 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
                 states = await snapshot.states(projection.id)
                 equal = await snapshot.checkpoints(projection.id, latest=MarkVerdict.EQUAL)
                 verified = {one.partition: one for one in equal}
+                with suppress(NewerFormatError, InvalidCertificateError):  # of no use here, and no reason to tell nothing else
+                    certificate = await newest_certificate(projection, snapshot)
                 scrubs = await snapshot.scrubs(projection.id) if states else None
             if states and service.replica_database is not None:
                 holders = await holders_of(service.replica_database, projection.id)
@@ -244,7 +253,9 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
         oldest_scrub_age_s=scrubs.oldest_age_s if scrubs else None,
         unscrubbed_buckets=scrubs.never if scrubs else None,
         partitions=tuple(
-            _partition(p, topic, states.get(p), verified.get(p), ages_s.get(p), holders.get(p) if holders else None)
+            _partition(
+                p, topic, states.get(p), verified.get(p), certificate, ages_s.get(p), holders.get(p) if holders else None
+            )
             for p in partitions
         ),
         unknown=tuple(unknown),
@@ -256,6 +267,7 @@ def _partition(
     topic: TopicState | None,
     state: PartitionState | None,
     verified: Checkpoint | None,
+    certificate: Certificate | None,
     oldest_unapplied_s: float | None,
     holder: str | None,
 ) -> PartitionStatus:
@@ -277,6 +289,8 @@ def _partition(
         verified_offset=verified.offset if verified else None,
         verified_at_ms=verified.at_ms if verified else None,
         verified_s=max(0.0, time.time() - verified.at_ms / 1000) if verified else None,
+        certified_through=certificate.counts.get(p) if certificate else None,
+        certified_s=max(0.0, time.time() - certificate.issued_at_ms / 1000) if certificate else None,
         holder=holder,
     )
 

@@ -133,6 +133,7 @@ async def test_a_relay_that_holds_nothing_does_not_answer(store: EventStore) -> 
 async def test_what_was_asked_before_a_relay_began_is_not_answered_again(store: EventStore) -> None:
     log = MemoryLog()
     await request_mark(log, ENTITY, asked_by="test")
+    assert await MarkRequests(log).asked([ENTITY]) == set()
     relay = relay_of(store, Registry(log), log, "late")
     await relay.drain()
     await relay.drain()

@@ -518,9 +518,10 @@ async def test_a_relay_whose_lease_was_taken_marks_nothing(store: EventStore, me
     await store.publish_many(purchases(9, keys=3))
     idle = Relay(store, memory, Registry(memory), holder="idle", lease_s=BRIEF_LEASE_S)
     await idle.drain()
+    epoch = idle.status().entities[ENTITY].held[0].epoch  # above 1 where a slow turn lost its lease to nobody
     stop = asyncio.Event()
     running = asyncio.create_task(Relay(store, memory, Registry(memory), mark_events=1).run(stop))
-    judged = await judge(memory).read_until(lambda judged: judged.epochs.get(0) == 2)
+    judged = await judge(memory).read_until(lambda judged: judged.epochs.get(0, 0) > epoch)
 
     await idle.mark()
     stop.set()

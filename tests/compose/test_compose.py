@@ -58,12 +58,12 @@ async def test_all_that_the_file_starts_works_together(
         for name, service in OURS.items()
         for _ in range(service.get("deploy", {}).get("replicas", 1))
     ]
-    assert [name for name, _ in roles] == ["relay", "worker", "worker", "checker"]
+    assert [name for name, _ in roles] == ["relay", "worker", "worker", "scrubber", "checker"]
     await stage.orders(mounted["relay"])
     await stage.proves(roles[-1][1])
 
     await asyncio.gather(*(answers(stage, role, OURS[name]["healthcheck"]["test"]) for name, role in roles))
-    assert await asyncio.gather(*(role.end() for _, role in roles)) == [0, 0, 0, 0]
+    assert await asyncio.gather(*(role.end() for _, role in roles)) == [0, 0, 0, 0, 0]
 
 
 async def answers(stage: Stage, role: Role, check: list[str]) -> None:

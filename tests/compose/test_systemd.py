@@ -11,7 +11,7 @@ import pytest
 from tests.compose.conftest import COMPOSE, Stage, site_of
 
 UNITS = COMPOSE / "systemd"
-ROLES = {"relay": ["shop"], "worker": ["warehouse-1", "warehouse-2"], "checker": ["warehouse"]}
+ROLES = {"relay": ["shop"], "worker": ["warehouse-1", "warehouse-2"], "scrubber": ["warehouse"], "checker": ["warehouse"]}
 
 
 def unit(role: str) -> configparser.SectionProxy:
@@ -52,7 +52,7 @@ async def test_all_units_work_together(stage: Stage, tmp_path: Path) -> None:
 
     for role in started:
         assert (await (await site_of(role)).get("/health"))[0] == 200
-    assert await asyncio.gather(*(role.end() for role in started)) == [0, 0, 0, 0]
+    assert await asyncio.gather(*(role.end() for role in started)) == [0, 0, 0, 0, 0]
     assert (tmp_path / "replica.db").exists()
     assert (tmp_path / "store.db").exists()
 
@@ -67,4 +67,4 @@ def test_a_unit_is_confined_restarted_and_stopped_in_time(role: str) -> None:
     assert (found["NoNewPrivileges"], found["ProtectSystem"], found["CapabilityBoundingSet"]) == ("yes", "strict", "")
     assert {path.name for path in (UNITS / "etc").glob(f"{role}-*.env")} == {f"{role}-{one}.env" for one in ROLES[role]}
     ports = re.findall(r"TRUECOPY_HTTP=(\d+)", "".join(path.read_text() for path in (UNITS / "etc").glob("*.env")))
-    assert len(ports) == len(set(ports)) == 4
+    assert len(ports) == len(set(ports)) == 5

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from tests.drills.journal import ENTITY, Journal
-from tests.drills.ledger import app
+from tests.drills.ledger import app, rounds
 from tests.drills.processes import Cast
 
 from truecopy_bus.errors import TopicMissingError, UnavailableError
@@ -76,6 +76,9 @@ class Stage(NamedTuple):
             for projection in projections or ALL:
                 rows = [row.values async for batch in snapshot.rows(projection) for _, _, row in batch]
                 assert sorted(rows) == sorted(expected[projection.name].values())
+                if projection.gathers:
+                    gathered = [(*row.values, row.size) async for batch in snapshot.gathered(rounds) for row in batch]
+                    assert sorted(gathered) == self.journal.rounds()
                 checkpoints = await snapshot.checkpoints(projection.id)
                 assert [c for c in checkpoints if c.verdict is MarkVerdict.DIVERGED] == []
                 assert [c for c in checkpoints if c.verdict is MarkVerdict.EQUAL]

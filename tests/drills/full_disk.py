@@ -31,6 +31,13 @@ class Disk:
     def __init__(self, path: Path) -> None:
         self.path, self._ballast = path, path / "ballast"
 
+    def folder(self, name: str) -> Path:
+        """A new one on it, which is a PostgreSQL's."""
+        made = self.path / name
+        made.mkdir()
+        os.chown(made, pwd.getpwnam("nobody").pw_uid, -1)
+        return made
+
     def fill(self) -> None:
         with self._ballast.open("wb", buffering=0) as ballast:
             try:
@@ -83,9 +90,7 @@ async def test_store_log_and_replica_on_a_full_disk(stage: Setting, disk: Disk, 
 
 
 async def test_a_postgresql_on_a_full_disk(stage: Setting, disk: Disk, postgres_server: Server, tmp_path: Path) -> None:
-    small = disk.path / "small"
-    small.mkdir()
-    os.chown(small, pwd.getpwnam("nobody").pw_uid, -1)
+    small = disk.folder("small")
     admin = await asyncpg.connect(postgres_server.url)
     name = f"t{os.getpid()}"
     await admin.execute(f"CREATE TABLESPACE {name} LOCATION '{small}'")

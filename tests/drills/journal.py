@@ -120,3 +120,9 @@ class Journal:
             for key, amounts in self.intended.items()
             for number, amount in enumerate(amounts, start=1)
         }
+
+    def rounds(self) -> list[tuple[Any, ...]]:
+        """The gathered rows of projection `entries`, each with the number of its contributions."""
+        most = max(map(len, self.intended.values()))
+        found = [[amounts[at] for amounts in self.intended.values() if at < len(amounts)] for at in range(most)]
+        return [(at, len(amounts), sum(amounts), len(amounts)) for at, amounts in enumerate(found, start=1)]

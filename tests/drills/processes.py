@@ -76,6 +76,10 @@ class Role:
     async def end(self) -> int:
         """SIGTERM; its exit code."""
         self.signal(signal.SIGTERM)
+        return await self.over()
+
+    async def over(self) -> int:
+        """Its exit code, when it has ended by itself."""
         async with asyncio.timeout(HEARD_WITHIN_S):
             code = await self._process.wait()
             await self._listening
@@ -100,6 +104,10 @@ class Cast:
     async def victim(self, only: str, *, hold: str) -> Role:
         """The same, with reducers that are mended; it begins when it is told to go, and need not start up then."""
         return await self._start(_running(only), hold, {MENDED: "yes", WAITING: "yes"})
+
+    async def verb(self, *words: str, hold: str, replica: str) -> Role:
+        """`truecopy WORDS` on another replica, held at a point."""
+        return await self._start(("-m", "truecopy_services", *words), hold, {"TRUECOPY_REPLICA": replica})
 
     async def publisher(self, notes: Path, *, seed: int = 7, hold: str = "") -> Role:
         """A publisher that writes down in `notes` what it does."""

@@ -4,8 +4,10 @@ It notes outside of the system what it intends, and what was acknowledged with w
 """
 
 import asyncio
+import os
 import random
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from tests.drills.journal import ENTITY, Journal
@@ -24,6 +26,8 @@ BOOK = (
     "SET amount = accounts.amount + excluded.amount, events = accounts.events + 1"
 )
 BOOKED = "SELECT account, amount, events FROM accounts"
+ABORTS = "DRILL_ABORTS"
+"""The variable that holds after how many writes one is made that is taken back; its amount is below zero."""
 REFUSED_LINE = "publisher: refused:"
 ACCEPTED_LINE = "publisher: accepted again"
 
@@ -65,15 +69,31 @@ async def publish(service: Service, key: str, amount: int, version: int) -> None
         print(ACCEPTED_LINE, file=sys.stderr, flush=True)
 
 
+class _TakenBackError(Exception):
+    """Ends a transaction that shall leave nothing."""
+
+
+async def take_back(service: Service, key: str, amount: int) -> None:
+    """Write and publish in a transaction that is rolled back, or that fails before."""
+    with suppress(_TakenBackError, UnavailableError):
+        async with service.store.transaction() as tx:
+            await tx.execute(BOOK, key, amount)
+            await tx.publish(key, Deposited(amount=amount))
+            raise _TakenBackError
+
+
 async def main(notes: Path, seed: int) -> None:
     """Publish to the keys v0, v1, ... what `seed` draws."""
-    draw = random.Random(seed)
+    draw, aborts = random.Random(seed), int(os.environ.get(ABORTS, "0"))
     async with app.at(Settings.load()).open() as service:
         versions = {key: await service.store.version(ENTITY, key) for key in (f"v{n}" for n in range(KEYS))}
         with notes.open("a") as written:
             while True:
                 key, amount = draw.choice(list(versions)), draw.randrange(1, 100)
                 versions[key] += 1
+                if aborts and sum(versions.values()) % aborts == 0:
+                    print("aborted", key, -amount, file=written, flush=True)
+                    await take_back(service, key, -amount)
                 print("intended", key, amount, file=written, flush=True)
                 await publish(service, key, amount, versions[key])
                 print("acknowledged", key, versions[key], file=written, flush=True)

@@ -1,4 +1,4 @@
-"""SIGKILL at every named point of publisher, relay, worker and certifier, and at random moments; judged from outside.
+"""SIGKILL at every named point of publisher, relay, worker, certifier, and at random; a frozen process; judged from outside.
 
 The cases are made from the list of points: a new point without a drill, or one that its drill never comes by, is a failure.
 One process is the victim; who takes over works in the test's own process. `make drill-kills` plays more rounds, each of
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.drills.bootstrapping import BOOTSTRAPPING
 from tests.drills.conftest import ALL, Setting, Stage
 from tests.drills.ledger import latest
 from tests.drills.processes import Role
@@ -76,7 +77,7 @@ def addresses(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 def test_every_point_has_its_drill() -> None:
-    assert {*PUBLISHING, *RELAYING, *WORKING, *RETRIES, *CERTIFYING} == set(Point)
+    assert {*PUBLISHING, *RELAYING, *WORKING, *RETRIES, *CERTIFYING, *BOOTSTRAPPING} == set(Point)
 
 
 @pytest.mark.parametrize("game", range(ROUNDS))

@@ -1,7 +1,7 @@
 """Drives of the bounds of `bus` that publishing and the relay keep: pages, pauses, marks, leases, and what is tried again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import repeat
@@ -18,14 +18,16 @@ from truecopy_bus import relay as relays
 from truecopy_bus.logs.memory import MemoryLog
 from truecopy_bus.mark_requests import REQUESTS_TOPIC, request_mark
 from truecopy_bus.outage import Outage
+from truecopy_bus.record import Appended, Outgoing
 from truecopy_bus.registry import Registry
 from truecopy_bus.relay import Relay
-from truecopy_bus.sql import sqlite
+from truecopy_bus.sql import Database, sqlite
 from truecopy_bus.sql.address import connect
 from truecopy_bus.store import EventStore
 from truecopy_schemas.avro_schema import avro_schema, subject
 from truecopy_schemas.codec import encode
 from truecopy_schemas.compatibility import Compatibility
+from truecopy_schemas.control import CONTROL_KEY
 from truecopy_schemas.errors import InvalidEventError
 from truecopy_services.config import Settings
 
@@ -286,47 +288,117 @@ async def marks_by_events(clock: Clock) -> None:
     assert clock.now_s == 0
 
 
+class Moment(NamedTuple):
+    """The clock of a database, which is a row in it."""
+
+    database: Database
+
+    async def passed(self, milliseconds: float) -> None:
+        async with self.database.transaction() as tx:
+            await tx.fetch("UPDATE moment SET at_ms = at_ms + $1", int(milliseconds))
+
+    async def lease_ms(self) -> int:
+        """Milliseconds until the only lease runs out."""
+        async with self.database.snapshot() as read:
+            [(left,)] = await read.fetch("SELECT until_ms - at_ms FROM truecopy_leases, moment")
+        return int(left)
+
+
+@asynccontextmanager
+async def moments(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Moment]:
+    told = replace(sqlite.DIALECT, now_ms="(SELECT at_ms FROM moment)")
+    for cls in (sqlite.SqliteConnection, sqlite.SqliteDatabase):
+        monkeypatch.setattr(cls, "dialect", told)
+    database = await connect("sqlite::memory:")
+    await database.install((), ["CREATE TABLE moment (at_ms INTEGER)", "INSERT INTO moment VALUES (5000)"])
+    yield Moment(database)
+    await database.close()
+
+
 @drives("bus.LEASE_S")
 async def the_lease_of_a_relay(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     assert default(Relay, "lease_s") == Settings.model_fields["lease_s"].default == limits.LEASE_S
-    told = replace(sqlite.DIALECT, now_ms="(SELECT at_ms FROM moment)")
-    for cls in (sqlite.SqliteConnection, sqlite.SqliteDatabase):
-        monkeypatch.setattr(cls, "dialect", told)  # the database's clock decides, and it is this row
-    database = await connect("sqlite::memory:")
-    await database.install((), ["CREATE TABLE moment (at_ms INTEGER)", "INSERT INTO moment VALUES (5000)"])
+    async with moments(monkeypatch) as moment:
+        store = EventStore(moment.database, service="limits", partitions=1)
+        await store.open()
+        await store.publish("k", Noted())
+        log, lease_ms = MeteredLog(), int(limits.LEASE_S * 1000)
+        first, second = (Relay(store, log, Registry(log), holder=name) for name in ("z", "a"))
+        await first.step()
+        assert await moment.lease_ms() == lease_ms
+        await moment.passed(7)
+        await asyncio.sleep(limits.LEASE_S / 3 - BRIEF_S)
+        await first.step()
+        assert await moment.lease_ms() == lease_ms - 7
+        await asyncio.sleep(BRIEF_S)
+        await first.step()
+        assert await moment.lease_ms() == lease_ms
 
-    async def passed(milliseconds: int) -> None:
-        async with database.transaction() as tx:
-            await tx.fetch("UPDATE moment SET at_ms = at_ms + $1", milliseconds)
+        await moment.passed(lease_ms - 1)
+        await second.step(afresh=True)
+        assert not second.status().entities[TOPIC].held
+        await moment.passed(1)
+        await second.step(afresh=True)
+        assert set(second.status().entities[TOPIC].held) == {0}
+        assert clock.now_s == limits.LEASE_S / 3
 
-    async def ends_ms() -> int:
-        async with database.snapshot() as read:
-            [(until,)] = await read.fetch("SELECT until_ms FROM truecopy_leases")
-        return int(until)
 
-    store = EventStore(database, service="limits", partitions=1)
-    await store.open()
-    await store.publish("k", Noted())
-    log, lease_ms = MeteredLog(), int(limits.LEASE_S * 1000)
-    first, second = (Relay(store, log, Registry(log), holder=name) for name in ("z", "a"))
-    await first.step()
-    assert await ends_ms() == 5_000 + lease_ms
-    await passed(7)
-    await asyncio.sleep(limits.LEASE_S / 3 - BRIEF_S)
-    await first.step()
-    assert await ends_ms() == 5_000 + lease_ms
-    await asyncio.sleep(BRIEF_S)
-    await first.step()
-    assert await ends_ms() == 5_007 + lease_ms
+class SlowLog(MeteredLog):
+    """Appends of events take `leases` leases, by both clocks; at their end `other` looks for what is free."""
 
-    await passed(lease_ms - 1)
-    await second.step(afresh=True)
-    assert not second.status().entities[TOPIC].held
-    await passed(1)
-    await second.step(afresh=True)
-    assert set(second.status().entities[TOPIC].held) == {0}
-    assert clock.now_s == limits.LEASE_S / 3
-    await database.close()
+    leases = 0.0
+    other: Relay | None = None
+
+    def __init__(self, moment: Moment) -> None:
+        super().__init__()
+        self.events, self._moment = 0, moment
+
+    async def append(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Appended:
+        appended = await super().append(topic, partition, records)
+        if topic != TOPIC or records[0].key == CONTROL_KEY:
+            return appended
+        self.events += len(records)
+        if self.leases:
+            leases, self.leases = self.leases, 0.0  # the other one is not slow
+            await asyncio.sleep(leases * limits.LEASE_S)
+            await self._moment.passed(leases * limits.LEASE_S * 1000)
+            if self.other is not None:
+                await self.other.step(afresh=True)
+        return appended
+
+
+@drives("bus.LEASE_STRETCH_MAX")
+async def the_lease_of_a_slow_relay(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with moments(monkeypatch) as moment:
+        store = EventStore(moment.database, service="limits", partitions=1)
+        await store.open()
+        log, lease_ms = SlowLog(moment), int(limits.LEASE_S * 1000)
+        slow, other = (Relay(store, log, Registry(log), holder=name) for name in ("a", "z"))
+        log.other = other
+        await store.publish("k", Noted())
+        log.leases = 2
+        await slow.step(afresh=True)
+        assert set(other.status().entities[TOPIC].held) == {0}, "it was taken while the first one appended"
+        await other.leave()
+        await slow.step(afresh=True)
+        assert await moment.lease_ms() == 4 * lease_ms, "twice what its turn took"
+
+        before = len(log.sent(TOPIC))
+        await store.publish("k", Noted())
+        log.leases = 3
+        await slow.step()
+        assert not other.status().entities[TOPIC].held
+        assert log.events == before + 1, "it was not sent twice"
+        assert (await store.pending(TOPIC)).count == 0
+
+        log.other, log.leases = None, limits.LEASE_STRETCH_MAX / 2
+        for leases in (limits.LEASE_STRETCH_MAX / 2, limits.LEASE_STRETCH_MAX / 2 + 1):
+            await store.publish("k", Noted())
+            log.leases = leases
+            await slow.step()
+            await slow.step(afresh=True)
+            assert await moment.lease_ms() == limits.LEASE_STRETCH_MAX * lease_ms
+        assert clock.now_s == (2 + 3 + limits.LEASE_STRETCH_MAX + 1) * limits.LEASE_S
 
 
 def pauses_of(loop_outage: Outage, strikes: int, **given: float) -> list[float]:

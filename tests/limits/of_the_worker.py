@@ -32,7 +32,7 @@ class Bench:
     """One worker before a metered log and a metered replica, all on the clock."""
 
     def __init__(self, clock: Clock) -> None:
-        clock.rule(worker, outage)
+        clock.rule(outage)
         self.clock, self.replica = clock, MeteredReplica(clock.monotonic)
 
     async def fill(self, *keys: str) -> None:

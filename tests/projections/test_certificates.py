@@ -40,7 +40,7 @@ from truecopy_projections.reference import replay
 from truecopy_projections.replicas import MemoryReplica, open_replica
 from truecopy_projections.retracing import retrace
 from truecopy_projections.signing_keys import pin, public_key, signing_key, trusted_keys
-from truecopy_projections.verdicts import Report
+from truecopy_projections.verdicts import Report, Verdict
 from truecopy_projections.worker import Worker
 from truecopy_schemas.codec import encode
 from truecopy_schemas.framing import frame
@@ -141,6 +141,15 @@ async def test_only_what_is_equal_is_certified(world: World) -> None:
     with pytest.raises(NotEqualError, match="DIVERGED"):
         await certified(world, await equal(world))
     assert await certificates(balance, world.replica) == []
+
+
+async def test_a_quick_check_is_not_certified(near: World) -> None:
+    await more(near)
+    quick = await check(balance, near.replica, near.log, near.registry, quick=True, wait_s=0)
+
+    assert quick.verdict is Verdict.EQUAL
+    with pytest.raises(NotEqualError, match="was checked quickly"):
+        await certified(near, quick)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -330,14 +339,19 @@ async def test_a_wrong_signature_ends_the_search_and_an_unknown_signer_is_named(
     assert told(await verified(near, certificate, trusted=None)) == ALL_VALID
 
 
-async def test_a_strangers_certificate_does_not_spoil_a_chain(near: World) -> None:
+async def test_what_others_put_there_does_not_spoil_a_chain(near: World, caplog: pytest.LogCaptureFixture) -> None:
     first, second = await certified(near), await certified(near)
     stated = {name: value for name, value in second.model_dump().items() if name not in ("public_key", "signature")}
     await publish(near.log, [sign({**stated, "repairs": 5}, OTHER)], topic=CERTIFICATES_TOPIC)
-    await near.log.append(CERTIFICATES_TOPIC, 0, [Outgoing(b"balance@1", b"{}", 0), Outgoing(None, None, 0)])
-    third = await certified(near)
+    forged = second.model_copy(update={"repairs": 9})
+    texts = (b"{}", None, b'{"format": 9}', forged.canonical(), second.canonical())
+    await near.log.append(CERTIFICATES_TOPIC, 0, [Outgoing(b"balance@1", text, 0) for text in texts])
+    third = await certified(near, because="nothing of this is ours")
+    held = await published(near.log, lambda _: True, topic=CERTIFICATES_TOPIC)
 
-    assert third.previous == second.id
+    assert (len(held.found), held.refused, held.newer) == (4, 3, 1)
+    assert await certificates(balance, near.replica) == [first, second, third]
+    assert "forks" not in caplog.text
     found = await verified(near, third)
     assert told(found) == ALL_VALID
     assert "by keys that are not trusted here" in found.findings[3].why

@@ -2,14 +2,16 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from tests.projections.bank import Deposited, balance
+from tests.projections.sales import Placed, sale
 from tests.projections.town import Town
 
 from truecopy_bus.logs.memory import MemoryLog
-from truecopy_projections.limits import SCRUB_AGE_MAX_S
+from truecopy_projections.limits import BUCKETS, SCRUB_AGE_MAX_S
 from truecopy_projections.quick import quickly_stored
 from truecopy_projections.replicas import MemoryReplica
 from truecopy_projections.verdicts import Report, Verdict
@@ -52,6 +54,18 @@ async def test_it_is_equal_while_nothing_changed_since_a_whole_check_and_says_wh
     assert "now it holds 25" in moved.computed.why
     assert again.verdict is Verdict.EQUAL
     assert claims(await town.check(balance, quick=True)) == ("EQUAL", "EQUAL", "EQUAL")
+
+
+async def test_a_scrub_of_contributions_says_nothing_of_what_is_gathered_from_them(village: Town) -> None:
+    await village.publish(("o1", Placed(region="north", amount=Decimal(1))))
+    await village.settle(sale)
+    folded = await village.check(sale)
+    later_ms = folded.checked_at_ms + 3_600_000
+
+    await village.replica.scrubbed(sale, dict.fromkeys(range(BUCKETS), later_ms))
+    found = await village.check(sale, quick=True)
+
+    assert found.stored.facts["scrubbed_at_ms"] < later_ms
 
 
 async def test_a_peer_that_agrees_at_the_same_mark_proves_what_was_not_folded(village: Town) -> None:

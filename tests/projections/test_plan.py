@@ -204,6 +204,21 @@ def test_an_unknown_schema_waits_and_goes_on_when_the_schema_is_learnt() -> None
     assert (replica.state.count, replica.state.uncounted, replica.state.parked) == (2, 0, 0)
 
 
+def test_a_copy_of_what_waits_for_its_schema_is_a_second_one_and_counted_once() -> None:
+    replica = Replica(balance)
+    known = replica.reading
+    replica.reading = type(known)(balance)
+    replica.take(*deposits("a", 1, 2))
+
+    replica.reading = known
+    replica.take(*deposits("a", 1, 2, offset=2))
+
+    assert (replica.state.count, replica.state.uncounted, replica.state.duplicates) == (2, 0, 2)
+    replica.take(retry=["a"])
+    assert replica.values("a")[0][1] == 3
+    assert (replica.state.count, replica.state.uncounted, replica.state.parked, replica.waiting) == (2, 0, 0, {})
+
+
 def test_what_only_waits_for_its_schema_makes_a_mark_say_parked_not_diverged() -> None:
     replica, whole = Replica(balance), Replica(balance)
     whole.take(*deposits("a", 1, 2))

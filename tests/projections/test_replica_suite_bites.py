@@ -1,5 +1,6 @@
 """The replica suite fails for replicas that break one promise each, in the test that is named for it."""
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import pytest
 
 from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.leases import Fence
+from truecopy_projections.gathered import GatheredRow
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Snapshot
 from truecopy_projections.replicas import MemoryReplica
@@ -227,6 +229,58 @@ class InstallsAnew(MemoryReplica):
         await super().install(projection, partitions=partitions, incarnation=incarnation)
 
 
+class ForgetsToGather(Bent):
+    async def apply(self, projection: Projected, plans: Plans, **options: Any) -> frozenset[int]:
+        before = dict(self._contents[projection.id].gathered)
+        done = await MemoryReplica.apply(self, projection, plans, **options)
+        if plans and not plans[0].refolds and any(plan.drops for plan in plans):
+            self._contents[projection.id].gathered = before
+        return done
+
+
+class GathersBeforeItIsSure(MemoryReplica):
+    async def apply(self, projection: Projected, plans: Plans, **options: Any) -> frozenset[int]:
+        try:
+            return await super().apply(projection, plans, **options)
+        except DataRefusedError:
+            self._contents[projection.id].gathered.clear()
+            raise
+
+
+class SharesGatheredRows(MemoryReplica):
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Any]:
+        async with super().snapshot() as snapshot:
+            sound = self._contents
+
+            async def gathered(of: Any, group: Any = None) -> AsyncIterator[Any]:
+                rows = sound[of.of.id].gathered.items()
+                yield [row for place, row in rows if place[0] == of.id and group in (None, place[1])]
+
+            snapshot.gathered = gathered  # type: ignore[method-assign, assignment]
+            yield snapshot
+
+
+class FoldsAsTheyCame(MemoryReplica):
+    """It merges what came into what was there, and reads that before it lets others have their turn."""
+
+    async def apply(self, projection: Projected, plans: Plans, **options: Any) -> frozenset[int]:
+        before = dict(self._contents[projection.id].gathered) if projection.gathers else {}
+        done = await super().apply(projection, plans, **options)
+        await asyncio.sleep(0)
+        contents = self._contents[projection.id]
+        for (key, _), row in [put for plan in plans for put in plan.puts.items()]:
+            for of in projection.gathers:
+                place = of.id, of.group(row.values)
+                one = of.folded(place[1], [(key, row.values)])
+                assert one is not None
+                if (known := before.get(place)) is not None:
+                    merged = of.merge(of.restored(known.values), of.restored(one.values))
+                    one = GatheredRow(of.stored(merged), known.size + 1)
+                before[place] = contents.gathered[place] = one
+        return done
+
+
 class ReadsAllBuckets(MemoryReplica):
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Any]:
@@ -294,11 +348,20 @@ BROKEN = [
     (SeizesNothing, "test_seizing_takes_every_partition_from_every_holder"),
     (LeavesNothing, "test_leaving_frees_partitions_at_once"),
     (NeverLetsALeaseRunOut, "test_a_lease_that_ran_out_is_taken_and_its_fence_is_dead"),
+    (ForgetsToGather, "test_a_contribution_that_goes_leaves_its_group_and_the_last_one_ends_it"),
+    (GathersBeforeItIsSure, "test_a_group_that_cannot_be_folded_takes_the_whole_batch_back_and_names_the_key"),
+    (SharesGatheredRows, "test_a_snapshot_holds_gathered_rows_and_contributions_of_one_moment"),
+    (FoldsAsTheyCame, "test_a_gathered_row_is_folded_from_all_keys_in_one_order"),
+    (FoldsAsTheyCame, "test_batches_that_touch_the_same_groups_at_once_lose_nothing"),
     (InstallsAnew, "test_installing_again_changes_nothing"),
 ]
 
 
-@pytest.mark.parametrize(("broken", "promise"), BROKEN, ids=[broken.__name__ for broken, _ in BROKEN])
+@pytest.mark.parametrize(
+    ("broken", "promise"),
+    BROKEN,
+    ids=[f"{broken.__name__}-{promise}" if broken is FoldsAsTheyCame else broken.__name__ for broken, promise in BROKEN],
+)
 async def test_a_replica_that_breaks_a_promise_fails_the_suite(broken: Callable[[], MemoryReplica], promise: str) -> None:
     with pytest.raises((AssertionError, KeyError, RuntimeError, pytest.fail.Exception)):
         await getattr(ReplicaSuite(), promise)(broken())

@@ -34,7 +34,7 @@ WORDS = {"APP": "bank", "PROJECTION": "balance", "KEY": "a1", "TYPE": "Deposited
 """What stands for an argument, by its name."""
 FLAGS = ("--kafka", "--postgres")
 SET = " (environment variable): "
-LASTING = {"run", "dev"}
+LASTING = {"run", "dev", "scrub"}
 """Verbs that end when they are told to: a process for each."""
 UNDER_WAY = ("stop with", "does not let us in", "trying again", "truecopy: ")
 SHOWN_AT_DEBUG = """

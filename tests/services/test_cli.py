@@ -34,6 +34,8 @@ USAGE = [
     pytest.param(["publish", "bank", "Deposited", "a1", '{"amont": 5}'], id="a misspelt field"),
     pytest.param(["publish", "bank", "Deposited", "", '{"amount": 5}'], id="an empty key"),
     pytest.param(["run", "bank", "--only", "everything"], id="only what is not there"),
+    pytest.param(["bootstrap", "bank", "balance"], id="no peer"),
+    pytest.param(["bootstrap", "bank", "balance", "--from", "sqlite:x", "--bytes-per-second", "0"], id="no rate"),
 ]
 AWAY = [
     pytest.param({"TRUECOPY_REPLICA": "postgresql://u:hidden@127.0.0.1:1/x"}, ["get", "bank", "balance", "a1"], id="replica"),

@@ -92,7 +92,7 @@ async def apply(worker: Worker) -> None:
 
 def samples(figures: Figures | None, loops: Mapping[str, LoopSeen] | None = None, **checks: Checked) -> dict[str, float]:
     registry = CollectorRegistry()
-    registry.register(ProcessMetrics(lambda: figures, lambda: loops or {}, checks))
+    registry.register(ProcessMetrics(lambda: figures, lambda: loops or {}, checks, {}))
     found = {}
     for family in registry.collect():
         for sample in family.samples:
@@ -147,6 +147,22 @@ async def test_lag_is_the_age_of_the_oldest_event_that_is_not_applied(
     assert (again["lag_records 1"], again["oldest_unapplied_seconds 1"], again["applied_events_total"]) == (0, 0, 3)
     assert (again["verified_through 1"], again["relay_sent_events_total"]) == (3, 3)
     assert [again[f"up {part}"] for part in ("log", "store", "replica")] == [1, 1, 1]
+
+
+async def test_the_newest_certificate_is_told_beside_the_lag(process: Process) -> None:
+    await process.publish(5)
+    await process.settle()
+    before = await process.samples()
+    (report,) = await process.service.check()
+    await process.service.certify(report)
+    await process.publish(1)
+    await process.settle()
+    after = await process.samples()
+
+    assert not [name for name in before if name.startswith("certified")]
+    assert [after[f"certified_through {p}"] for p in (0, 1)] == [0, 1]
+    assert after["verified_through 1"] == 2
+    assert 0 <= after["certified_age_seconds 1"] < 60
 
 
 async def test_a_reducer_that_raises_parks_a_key_and_shows(process: Process) -> None:

@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from tests.services.bank import Deposited, app, balances
 from tests.services.conftest import ended, said_address
@@ -185,3 +186,27 @@ async def test_a_scrubber_says_what_it_finds_and_ends_when_it_is_told_to(truecop
     assert (done.code, last["clean"]) == (0, True)
     assert after["unscrubbed_buckets"] == 0
     assert after["oldest_scrub_age_s"] >= 0
+
+
+VERBS = (("check", "bank"), ("scrub", "bank", "--once"), ("check", "bank", "--every", "9", "--fail-fast"))
+
+
+async def test_a_corrupt_file_fails_and_is_not_called_unavailable(truecopy: Any, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / ".truecopy", mark_writing_s=0.05)
+    async with app.at(settings).running() as running:
+        token = await running.publish("a1", Deposited(amount=5))
+        await running.replica(balances).get("a1", at_least=token)
+    path = tmp_path / ".truecopy/bank.replica.db"
+    with closing(apsw.Connection(str(path))) as connection:
+        [(root,)] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'balance__v1'")
+        [(size,)] = connection.execute("PRAGMA page_size")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(bytes(size))
+
+    for done in await asyncio.gather(*(truecopy(*verb) for verb in VERBS)):
+        assert done.code == 1
+        assert "is corrupt" in done.out + done.err
+        assert "REINDEX" in done.out + done.err
+        assert "is unavailable" not in done.out + done.err

@@ -7,13 +7,16 @@ from typing import Annotated, assert_type
 
 from pydantic import Field
 
-from truecopy_projections.testing import given
+from truecopy_projections.certificate import Certificate, Standing
+from truecopy_projections.testing import gathering, given
 from truecopy_services import (
     EVERY_ROW,
     Change,
     Event,
     ForeignRecord,
     ForeignTopic,
+    Gathered,
+    GatheredReader,
     Projection,
     Record,
     ReplicaReader,
@@ -84,6 +87,25 @@ def forget(row: OrderLine | None, event: Cancelled, change: Change) -> OrderLine
     return None
 
 
+@dataclass(frozen=True)
+class Pieces:
+    sku: str
+    pieces: int
+
+
+def one_line(line: OrderLine) -> Pieces:
+    return Pieces(line.sku, line.pieces)
+
+
+def add(one: Pieces, other: Pieces) -> Pieces:
+    return Pieces(one.sku, one.pieces + other.pieces)
+
+
+pieces = lines.gather("pieces", row=Pieces, by="sku", each=one_line, merge=add, unmerge=lambda one, other: one)
+assert_type(pieces, Gathered[Pieces])
+gathering(pieces, OrderLine("sku-1", 1)).then(Pieces("sku-1", 1))
+
+
 @prices.on_record("erp.Price", "erp.Correction")
 def price(row: Order | None, record: ForeignRecord, change: Change) -> Order | None:
     return Order(record["total"])
@@ -105,9 +127,16 @@ async def use(settings: Settings) -> list[Report]:
         assert_type(await service.get(orders, "o1", at_least=str(token)), Order | None)
         assert_type(await service.replica(lines).rows("o1"), list[OrderLine])
         assert_type(await service.replica(lines).get("o1", "sku-1"), OrderLine | None)
+        assert_type(service.replica(pieces), GatheredReader[Pieces])
+        assert_type(await service.replica(pieces).get("sku-1", at_least=token), Pieces | None)
+        assert_type(await service.replica(pieces).rows(), list[Pieces])
         reports = await service.check(orders, lines, deep=True)
         assert_type(reports, list[Report])
         assert_type(reports[0].verdict, Verdict)
+        certificate = await service.certify(reports[0], because="why")
+        assert_type(certificate, Certificate)
+        assert_type(await service.certificates(orders), list[Certificate])
+        assert_type((await service.verify(certificate, projection=orders)).standing, Standing)
         await service.repair(orders, apply=True)
         return reports
 

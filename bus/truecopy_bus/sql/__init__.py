@@ -6,6 +6,6 @@
 
 from truecopy_bus.sql.address import connect
 from truecopy_bus.sql.borrowed import borrowed
-from truecopy_bus.sql.port import Column, Connection, Database, Dialect, Kind, Shape, columns
+from truecopy_bus.sql.port import Column, Connection, Copying, Database, Dialect, Kind, Shape, columns
 
-__all__ = ["Column", "Connection", "Database", "Dialect", "Kind", "Shape", "borrowed", "columns", "connect"]
+__all__ = ["Column", "Connection", "Copying", "Database", "Dialect", "Kind", "Shape", "borrowed", "columns", "connect"]

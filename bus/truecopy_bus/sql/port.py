@@ -8,13 +8,13 @@ Values are canonical Python values, one type per `Kind`, and reading back what w
 adapter converts where its database has no such type. JSON is text here and never interpreted.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Column", "Connection", "Database", "Dialect", "Kind", "Row", "Shape", "columns"]
+__all__ = ["Column", "Connection", "Copying", "Database", "Dialect", "Kind", "Row", "Shape", "columns"]
 
 Row = tuple[Any, ...]
 
@@ -72,12 +72,14 @@ class Dialect:
 
     `now_ms` is an expression for the database's own clock in whole milliseconds since 1970; `for_update` ends a SELECT
     that must hold its rows (empty on SQLite, whose writers are alone); `serial` is the type of an ascending row id.
+    `install_lock` is a query by which a transaction keeps everybody else from making tables (on SQLite it is alone anyway).
     """
 
     name: str
     now_ms: str
     for_update: str
     serial: str
+    install_lock: str
 
 
 class Connection(Protocol):
@@ -108,6 +110,19 @@ class Connection(Protocol):
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         """What is done inside is undone alone if it raises; the transaction stays usable."""
+        ...
+
+
+@runtime_checkable
+class Copying(Protocol):
+    """A connection that hands over whole results in its database's own binary form. Not part of the port: PostgreSQL's does."""
+
+    async def copy_out(self, sql: str, sink: Callable[[bytes], Awaitable[None]]) -> None:
+        """Run one SELECT and give its result to `sink`, piece by piece; each is awaited before the next is read."""
+        ...
+
+    async def copy_in(self, shape: Shape, pieces: AsyncIterator[bytes]) -> None:
+        """Append what `copy_out` gave of the same columns to an empty table."""
         ...
 
 

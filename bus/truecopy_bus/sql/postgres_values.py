@@ -71,11 +71,17 @@ def merge_statement(shape: Shape, name: str) -> str:
 
 @lru_cache
 def pick_statement(shape: Shape, by: tuple[str, ...]) -> str:
-    """The whole rows that match one of the keys, which come as one array for each column."""
+    """The whole rows that match one of the keys, which are distinct and come as one array for each column."""
     columns = ", ".join(
         f"{quoted(column.name)}::text" if column.kind is Kind.JSON else quoted(column.name) for column in shape.columns
     )
-    return f"SELECT {columns} FROM {quoted(shape.name)} WHERE {_match(shape, by)}"
+    if len(by) == 1:
+        return f"SELECT {columns} FROM {quoted(shape.name)} WHERE {_match(shape, by)}"
+    # One step down the index for each key: as an IN it took half as much again (measured), for it sorts out doubles first.
+    kinds = {column.name: column for column in shape.columns}
+    same = " AND ".join(f"{quoted(name)} = given.{quoted(name)}" for name in by)
+    found = f"SELECT {columns} FROM {quoted(shape.name)} WHERE {same} OFFSET 0"
+    return f"SELECT found.* FROM {_arrays([kinds[name] for name in by])}, LATERAL ({found}) AS found"
 
 
 @lru_cache

@@ -55,6 +55,7 @@ DIALECT = Dialect(
     now_ms="CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)",
     for_update="",
     serial="INTEGER PRIMARY KEY AUTOINCREMENT",
+    install_lock="SELECT 1",
 )
 
 # Primary result codes, https://www.sqlite.org/rescode.html
@@ -176,6 +177,10 @@ class SqliteConnection:
             raise
         await self._run(lambda connection: connection.execute(f"RELEASE {name}"))
 
+    async def run(self, work: Callable[[Any], T]) -> T:
+        """Do what only SQLite can with its connection, in the connection's thread. Raises as a statement does."""
+        return await self._run(work)
+
     def end(self) -> None:
         """Let go of what still reads; every later call raises RuntimeError."""
         self._ended = True
@@ -278,7 +283,7 @@ class SqliteDatabase:
     dialect = DIALECT
 
     def __init__(self, path: str, *, synchronous: Synchronous = "FULL", timeout_s: float = STATEMENT_TIMEOUT_S) -> None:
-        self._name = f"sqlite:{path}"
+        self._name, self.path = f"sqlite:{path}", path
         self._timeout_s = timeout_s
         self._in_memory = path == ":memory:"
         self._flushes = synchronous == "FULL" or self._in_memory

@@ -20,9 +20,11 @@ from truecopy_bus.leases import Fence
 from truecopy_bus.sql import Column, Kind
 from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import UnknownProjectionError
+from truecopy_projections.gathered import Gathered, GatheredRow, Group, GroupId, GroupRefusedError
 from truecopy_projections.limits import CHECKPOINTS_KEPT, SCAN_ROWS
 from truecopy_projections.projection import Projection, SubKey
 from truecopy_projections.replica import JournalEntry, Snapshot, refuse_other_declaration, refuse_other_partitions
+from truecopy_projections.replicas.memory_gathered import changes_of, refolded, refused
 from truecopy_projections.replicas.memory_leases import MemoryLeases
 from truecopy_projections.scrub_times import ScrubTimes, packed, unpacked
 from truecopy_projections.state import (
@@ -62,6 +64,7 @@ class _Contents:
     states: dict[int, PartitionState] = field(default_factory=dict)
     keys: dict[str, tuple[int, KeyState]] = field(default_factory=dict)
     rows: dict[str, _Rows] = field(default_factory=dict)
+    gathered: dict[GroupId, GatheredRow] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
     checkpoints: dict[int, dict[int, Checkpoint]] = field(default_factory=dict)
     scrubs: bytes | None = None
@@ -73,6 +76,7 @@ class _Contents:
             states=dict(self.states),
             keys=dict(self.keys),
             rows={key: dict(rows) for key, rows in self.rows.items()},
+            gathered=dict(self.gathered),
             waiting=dict(self.waiting),
             checkpoints={partition: dict(kept) for partition, kept in self.checkpoints.items()},
             scrubs=self.scrubs,
@@ -95,6 +99,12 @@ class _Contents:
         for offset in sorted(kept)[: max(0, len(kept) - CHECKPOINTS_KEPT)]:
             del kept[offset]
         self.states[partition] = plan.state
+
+    def gather(self, rows: Mapping[GroupId, GatheredRow | None]) -> None:
+        for place, row in rows.items():
+            self.gathered.pop(place, None)
+            if row is not None:
+                self.gathered[place] = row
 
 
 class MemoryReplica:
@@ -158,8 +168,14 @@ class MemoryReplica:
             raise DataRefusedError(database=self.name, seen=f"{key!r}: {reason}")
         if current:
             contents = self._changeable(projection)
+            places = {place for plan in current for place in plan.refolds}
+            try:
+                gathered = refolded(projection, contents.rows, changes_of(current), places)
+            except GroupRefusedError as fault:
+                raise DataRefusedError(database=self.name, seen=str(fault)) from fault
             for plan in current:
                 contents.change(plan)
+            contents.gather(gathered)
         if current or not plans:
             self._journal += lines
         return frozenset(plan.was.partition for plan in current)
@@ -172,7 +188,9 @@ class MemoryReplica:
         self._remembered[projection.id, what] = json.dumps(said)
 
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
-        return _refused(projection, [plan.expanded() for plan in plans])
+        whole = [plan.expanded() for plan in plans]
+        found = _refused(projection, whole)
+        return found | refused(projection, self._of(projection).rows, changes_of(whole), found)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
@@ -252,6 +270,16 @@ class _MemorySnapshot:
             return None, ()
         _, state = contents.keys.get(key, (0, None))
         return state, [row for _, row in contents.rows.get(key, {}).values()]
+
+    async def unreachable(self, projection: Projection[Any]) -> Sequence[str]:  # noqa: ARG002
+        return ()  # no index to be damaged
+
+    async def gathered(self, gathered: Gathered[Any], group: Group | None = None) -> AsyncIterator[Sequence[GatheredRow]]:
+        if (contents := self._of(gathered.of)) is not None:
+            kept = ((place, row) for place, row in contents.gathered.items() if place[0] == gathered.id)
+            flat = (row for place, row in kept if group is None or place[1] == group)
+            while batch := list(islice(flat, SCAN_ROWS)):
+                yield batch
 
     async def checkpoints(
         self, projection: str, *, latest: MarkVerdict | None = None, newest: int | None = None

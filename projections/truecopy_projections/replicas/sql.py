@@ -10,15 +10,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from truecopy_bus import leases
+from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.leases import Fence
 from truecopy_bus.points import Point, reached
 from truecopy_bus.sql import Connection, Database
 from truecopy_bus.sql.statements import listed
 from truecopy_projections.digest import bucket_of
+from truecopy_projections.gathered import GroupRefusedError
 from truecopy_projections.limits import CHECKPOINTS_KEPT
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot, refuse_other_partitions
 from truecopy_projections.replicas.culprits import culprits
+from truecopy_projections.replicas.sql_gathered import locked, refold
 from truecopy_projections.replicas.sql_keys import load, rows_to_put, write_keys
 from truecopy_projections.replicas.sql_snapshot import (
     FORMAT_NAME,
@@ -26,7 +29,7 @@ from truecopy_projections.replicas.sql_snapshot import (
     SqlSnapshot,
     check,
     declared_name,
-    owner_name,
+    owner_names,
     read_meta,
     refuse_dropped,
     refuse_other_service,
@@ -78,18 +81,19 @@ class SqlReplica:
 
     async def install(self, projection: Projection[Any], *, partitions: int, incarnation: str) -> None:
         dialect = self._database.dialect
-        shapes = (*SHARED, projection.shape, keys_shape(projection))
+        own = (projection.shape, keys_shape(projection), *(gathered.shape for gathered in projection.gathers))
         async with self._database.snapshot() as connection:
             meta = await read_meta(connection, name=self.name)
             refuse_other_service(meta, projection, self._service, name=self.name)
             if check(meta, projection):
-                await refuse_dropped(connection, PARTITIONS.name, projection.shape.name, keys_shape(projection).name)
-        await self._database.install(shapes, (journal_statement(dialect), view_statement(projection, dialect)))
+                await refuse_dropped(connection, PARTITIONS.name, *(shape.name for shape in own))
+        views = [view_statement(rows, dialect) for rows in (projection, *projection.gathers)]
+        await self._database.install((*SHARED, *own), (journal_statement(dialect), *views))
         async with self._database.transaction() as tx:
             for said in (
                 (FORMAT_NAME, str(FORMAT)),
                 (declared_name(projection.id), declaration(projection)),
-                *([(owner_name(projection), self._service)] if self._service else []),
+                *((name, self._service) for name in owner_names(projection) if self._service),
             ):
                 await _insert_missing(tx, "truecopy_meta", ("name", "value"), "name", said)
             meta = await read_meta(tx, name=self.name)
@@ -149,7 +153,10 @@ class SqlReplica:
         async with self._database.transaction(durable=durable) as tx:
             current = await _current(tx, projection, plans)
             if current:
-                await self._write(tx, projection, current)
+                try:
+                    await self._write(tx, projection, current)
+                except GroupRefusedError as fault:
+                    raise DataRefusedError(database=self.name, seen=str(fault)) from fault
             if journal and (current or not plans):
                 await _append(tx, journal)
         return frozenset(plan.was.partition for plan in current)
@@ -190,6 +197,7 @@ class SqlReplica:
     async def _write(self, tx: Connection, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> None:
         shape, own = projection.shape, projection.id
         checkpoints = [checkpoint_row(own, one) for plan in plans for one in plan.checkpoints]
+        touched = await locked(tx, projection, plans)
         kept = await write_keys(tx, projection, plans)
         drops: list[tuple[Any, tuple[str, ...], _Rows]] = [
             (shape, shape.key, [(bucket_of(key), key, *sub) for plan in plans for key, sub in plan.drops]),
@@ -207,6 +215,7 @@ class SqlReplica:
         for table, rows in puts:
             if rows:
                 await tx.put(table, rows)
+        await refold(tx, projection, touched)
         await reached(Point.WORKER_WRITING, sum(plan.state.count for plan in plans))
         await tx.put(PARTITIONS, [state_row(own, plan.state) for plan in plans])
         if checkpoints:

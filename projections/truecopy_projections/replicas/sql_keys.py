@@ -7,6 +7,7 @@ stayed. A projection with several rows per key keeps all its keys there.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import repeat
 from typing import Any
@@ -25,17 +26,23 @@ _NO_HEAD = (None, None, None)
 _PLACE = ("_bucket", "_key")
 
 
-def all_keys(projection: Projection[Any], buckets: Collection[int] | None) -> tuple[str, list[int]]:
-    """A query for the source keys of these buckets (None: of all), in the columns of keys_shape, and its arguments."""
-    shape = keys_shape(projection)
+def all_keys(
+    projection: Projection[Any], buckets: Collection[int] | None, *, rows: str = "", keys: str = ""
+) -> tuple[str, list[int]]:
+    """A query for the source keys of these buckets (None: of all), in the columns of keys_shape, and its arguments.
+
+    `rows` and `keys` are tables of the same columns in place of its own.
+    """
+    shape = replace(keys_shape(projection), name=keys or keys_shape(projection).name)
     where, limits = within("bucket", buckets)
     table = f"SELECT {listed(tuple(column.name for column in shape.columns))} FROM {quoted(shape.name)} WHERE {where}"
     if projection.key:
         return table, limits
     return (
-        f"SELECT _key, _part, _version, _version, _element, _previous, '', _bucket FROM {quoted(projection.table)} AS own "
-        f"WHERE {within('_bucket', buckets)[0]} AND _version IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {quoted(shape.name)} "
-        f"AS aside WHERE aside.bucket = own._bucket AND aside.key = own._key) UNION ALL {table}"
+        "SELECT _key, _part, _version, _version, _element, _previous, '', _bucket "
+        f"FROM {quoted(rows or projection.table)} AS own WHERE {within('_bucket', buckets)[0]} AND _version IS NOT NULL "
+        f"AND NOT EXISTS (SELECT 1 FROM {quoted(shape.name)} AS aside WHERE aside.bucket = own._bucket "
+        f"AND aside.key = own._key) UNION ALL {table}"
     ), limits
 
 

@@ -10,18 +10,22 @@ from typing import Any
 
 from truecopy_bus.errors import DatabaseCorruptError
 from truecopy_bus.sql import Connection
-from truecopy_bus.sql.statements import quoted
+from truecopy_bus.sql.statements import listed, quoted
 from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import OtherServiceError
+from truecopy_projections.gathered import Gathered, GatheredRow, Group
 from truecopy_projections.limits import SCAN_ROWS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, refuse_other_declaration
+from truecopy_projections.replicas.sql_gathered import gathered_of
+from truecopy_projections.replicas.sql_indexes import unreachable
 from truecopy_projections.replicas.sql_keys import all_keys, load
 from truecopy_projections.replicas.tables import (
     CHECKPOINTS,
     PARTITIONS,
     SCRUBS,
     WAITING,
+    all_stored,
     checkpoint_of,
     key_of,
     meta_statement,
@@ -40,7 +44,7 @@ __all__ = [
     "SqlSnapshot",
     "check",
     "declared_name",
-    "owner_name",
+    "owner_names",
     "read_meta",
     "refuse_dropped",
     "refuse_other_service",
@@ -57,9 +61,12 @@ def declared_name(projection: str) -> str:
     return f"projection:{projection}"
 
 
-def owner_name(projection: Projection[Any]) -> str:
-    """The name under which the service of a projection is remembered. All numbers of it share one view, and so one owner."""
-    return f"owner:{projection.name}"
+def owner_names(projection: Projection[Any]) -> dict[str, str]:
+    """The names under which the service of a projection is remembered, with what each is about.
+
+    All numbers of a projection share one view, and so one owner; what gathers it has a view of its own.
+    """
+    return {f"owner:{rows.name}": rows.id for rows in (projection, *projection.gathers)}
 
 
 def remembered_name(projection: str, what: str) -> str:
@@ -72,9 +79,10 @@ def refuse_other_service(meta: Mapping[str, str], projection: Projection[Any], s
 
     "" is whoever uses the packages without declaring a service: it owns nothing, and is refused nothing.
     """
-    owner = meta.get(owner_name(projection))
-    if service and owner not in (None, service):
-        raise OtherServiceError(replica=name, projection=projection.id, owner=owner, service=service)
+    for remembered, rows in owner_names(projection).items():
+        owner = meta.get(remembered)
+        if service and owner not in (None, service):
+            raise OtherServiceError(replica=name, projection=rows, owner=owner, service=service)
 
 
 async def refuse_dropped(connection: Connection, *tables: str) -> None:
@@ -124,14 +132,14 @@ class SqlSnapshot:
             # Of a small table, or of many buckets, it would read the table and leave the index unseen.
             await self._connection.fetch(f"SET LOCAL enable_seqscan = {'off' if indexed else 'on'}")
         async for batch in self._connection.stream(sql, *limits, rows_max=SCAN_ROWS):
-            for row in batch:
-                if len(row) > width and not row[width]:
-                    raise DatabaseCorruptError(
-                        database=self._name,
-                        seen=f"the index of {projection.table} says another key than its row {stored_of(projection, row)[0]!r}",
-                        remedy=f"REINDEX {projection.table} in sqlite3 mends that; `truecopy check` proves it",
-                    )
-            yield [stored_of(projection, row) for row in batch]
+            if len(batch[0]) > width and (wrong := [row for row in batch if not row[width]]):
+                key = stored_of(projection, wrong[0])[0]
+                raise DatabaseCorruptError(
+                    database=self._name,
+                    seen=f"the index of {projection.table} says another key than its row {key!r}",
+                    remedy=f"REINDEX {projection.table} in sqlite3 mends that; `truecopy check` proves it",
+                )
+            yield all_stored(projection, batch)
 
     async def keys(
         self, projection: Projection[Any], *, buckets: Collection[int] | None = None
@@ -147,6 +155,19 @@ class SqlSnapshot:
             return None, ()
         states, rows, _ = await load(self._connection, projection, [key], rows={key})
         return states.get(key), [stored_of(projection, row)[2] for row in rows]
+
+    async def unreachable(self, projection: Projection[Any]) -> Sequence[str]:
+        return await unreachable(self._connection, projection) if check(self._meta, projection) else ()
+
+    async def gathered(self, gathered: Gathered[Any], group: Group | None = None) -> AsyncIterator[Sequence[GatheredRow]]:
+        if check(self._meta, gathered.of):
+            if group is not None:
+                yield [gathered_of(row) for row in await self._connection.pick(gathered.shape, gathered.key, [group])]
+                return
+            columns = listed(tuple(column.name for column in gathered.shape.columns))
+            sql = f"SELECT {columns} FROM {quoted(gathered.table)}"
+            async for batch in self._connection.stream(sql, rows_max=SCAN_ROWS):
+                yield [gathered_of(row) for row in batch]
 
     async def checkpoints(
         self, projection: str, *, latest: MarkVerdict | None = None, newest: int | None = None

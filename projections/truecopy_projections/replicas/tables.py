@@ -6,7 +6,7 @@ Numbers of 256 bits are stored as 32 bytes, big-endian; what a quarantined recor
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from truecopy_bus.fold import Head
@@ -14,10 +14,11 @@ from truecopy_bus.leases import LEASES, MEMBERS
 from truecopy_bus.record import Headers
 from truecopy_bus.sql import Dialect, Kind, Shape, columns
 from truecopy_bus.sql.statements import listed, quoted
-from truecopy_projections.digest import bucket_of
+from truecopy_projections.digest import bucket_of, buckets_of
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.limits import BUCKETS
 from truecopy_projections.projection import Address, Projection
+from truecopy_projections.row_type import RowType
 from truecopy_projections.state import (
     Checkpoint,
     KeyState,
@@ -36,6 +37,7 @@ __all__ = [
     "SHARED",
     "WAITING",
     "address_of",
+    "all_stored",
     "checkpoint_of",
     "checkpoint_row",
     "declaration",
@@ -154,8 +156,8 @@ def journal_statement(dialect: Dialect) -> str:
     )
 
 
-def view_statement(projection: Projection[Any], dialect: Dialect) -> str:
-    """The view by which readers know the projection, over its own columns; one that is there stays what it is."""
+def view_statement(projection: RowType[Any], dialect: Dialect) -> str:
+    """The view by which readers know these rows, over their own columns; one that is there stays what it is."""
     name = quoted(projection.name)
     own = listed(tuple(field.column.name for field in projection.fields))
     select = f"AS SELECT {own} FROM {quoted(projection.table)}"
@@ -229,9 +231,19 @@ def key_of(row: Row) -> tuple[str, int, KeyState]:
 
 def stored_of(projection: Projection[Any], row: Row) -> tuple[str, int, StoredRow]:
     """Source key, partition and row as the port knows it, of one in the projection's shape."""
+    (found,) = all_stored(projection, [row])
+    return found
+
+
+def all_stored(projection: Projection[Any], rows: Sequence[Row]) -> list[tuple[str, int, StoredRow]]:
+    """`stored_of` many rows."""
     own = len(projection.fields)
-    key, partition, kept, bucket = row[own : own + 4]
-    return key, partition, StoredRow(row[:own], kept, None if bucket == bucket_of(key) else bucket)
+    at, to = own + 1, own + 2
+    homes = buckets_of(row[own] for row in rows)
+    return [
+        (row[own], row[at], StoredRow(row[:own], row[to], None if row[own + 3] == home else row[own + 3]))
+        for row, home in zip(rows, homes, strict=True)
+    ]
 
 
 def address_of(projection: Projection[Any], row: Row) -> Address:

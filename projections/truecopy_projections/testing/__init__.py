@@ -2,10 +2,11 @@
 
 import pytest
 
-for _module in ("replica_fencing", "replica_plans", "replica_reading", "replica_storing", "replica_suite"):
+for _module in ("replica_fencing", "replica_gathering", "replica_plans", "replica_reading", "replica_storing", "replica_suite"):
     pytest.register_assert_rewrite(f"truecopy_projections.testing.{_module}")
 
+from truecopy_projections.testing.gathering import gathering  # noqa: E402
 from truecopy_projections.testing.given import given  # noqa: E402  (asserts are rewritten on import)
 from truecopy_projections.testing.replica_suite import ReplicaSuite  # noqa: E402
 
-__all__ = ["ReplicaSuite", "given"]
+__all__ = ["ReplicaSuite", "gathering", "given"]

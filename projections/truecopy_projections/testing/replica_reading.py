@@ -90,6 +90,7 @@ class ReadingSuite:
     async def test_a_replica_that_holds_nothing_says_so_without_an_error(self, replica: Replica) -> None:
         async with replica.snapshot() as snapshot:
             found = await everything_in(snapshot)
+            assert not await snapshot.unreachable(LINES)
 
         assert found[:3] == [{}, [], []]
         assert found[3][0] is None
@@ -226,6 +227,7 @@ class ReadingSuite:
             batches = [len(batch) async for batch in snapshot.rows(LINES)]
             assert sorted(await gathered(snapshot.rows(LINES))) == sorted((key, 1, row) for (key, _), row in puts.items())
             assert sorted(key for key, _, _ in await gathered(snapshot.keys(LINES))) == sorted(names)
+            assert not await snapshot.unreachable(LINES)
         assert max(batches) <= SCAN_ROWS
 
     async def test_rows_and_keys_are_read_by_the_buckets_of_their_keys(self, replica: Replica) -> None:

@@ -13,6 +13,7 @@ from truecopy_bus.errors import AddressError, DatabaseCorruptError, InvalidToken
 from truecopy_projections.errors import NotReachedError, ProjectionError, UnknownProjectionError
 from truecopy_schemas.errors import InvalidEventError, InvalidSchemaError, TruecopyError
 from truecopy_services.cli.bench import BENCH
+from truecopy_services.cli.bootstrap import BOOTSTRAP
 from truecopy_services.cli.certify import CERTIFY
 from truecopy_services.cli.check import CHECK
 from truecopy_services.cli.demo import DEMO
@@ -35,7 +36,11 @@ from truecopy_services.logs import configure
 
 __all__ = ["VERBS", "main"]
 
-VERBS = (DEV, RUN, PUBLISH, GET, STATUS, TAIL, CHECK, SCRUB, CERTIFY, VERIFY, REPAIR, TOPICS, SCHEMA, DOCTOR, BENCH, DEMO)
+VERBS = (
+    *(DEV, RUN, PUBLISH, GET, STATUS, TAIL),
+    *(CHECK, SCRUB, CERTIFY, VERIFY, REPAIR, BOOTSTRAP),
+    *(TOPICS, SCHEMA, DOCTOR, BENCH, DEMO),
+)
 
 EXITS: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
     ((DatabaseCorruptError,), Exit.FAILED),

@@ -9,6 +9,7 @@ from truecopy_services.cli.check import differences_shown, reports_table
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import Verb, app_argument, app_of
 from truecopy_services.errors import UsageError
+from truecopy_services.marking import fresh_mark
 
 __all__ = ["CERTIFY"]
 
@@ -16,6 +17,7 @@ __all__ = ["CERTIFY"]
 def _arguments(parser: ArgumentParser) -> None:
     app_argument(parser)
     parser.add_argument("projection", metavar="PROJECTION", nargs="?", help="all of the app's if left out")
+    parser.add_argument("--mark", action="store_true", help="ask the owner for a mark first, and wait for it")
     told = "why positions or counts go back, or why a chain goes on behind a fork: it stands in the certificate"
     parser.add_argument("--because", metavar="TEXT", default="", help=told)
 
@@ -31,6 +33,9 @@ async def _certify(arguments: Namespace, screen: Screen) -> Exit:
     async with app.open(store=False) as service:
         for projection in projections:
             await answered(service, projection)
+            if arguments.mark:
+                with screen.console.status(f"waiting for a mark of {projection.entity}"):
+                    await fresh_mark(service, projection, asked_by=f"truecopy certify of {service.name}")
             with screen.console.status(f"checking {projection.id}"):
                 (report,) = await service.check(projection, deep=True)
             reports.append(report)

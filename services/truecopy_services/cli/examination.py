@@ -18,6 +18,7 @@ from truecopy_bus.relay_tail import last_marks
 from truecopy_bus.sql import Database
 from truecopy_bus.store_tables import EVENTS
 from truecopy_bus.upkeep import Upkeep
+from truecopy_projections.certificates_topic import CERTIFICATES_TOPIC
 from truecopy_projections.projection import Projection
 from truecopy_projections.replicas.sql_snapshot import check, read_meta, refuse_dropped, refuse_other_service
 from truecopy_projections.replicas.tables import PARTITIONS, keys_shape
@@ -133,7 +134,11 @@ class Examination:
             name = need.spec.name.removeprefix(self._service.settings.topic_prefix)
             command = f"truecopy topics apply APP {name}"
             self.found += findings.topics([need.spec.name], differences(need, topic, command=command))
-            if topic.state is not None and topic.state.incarnation is not None and name != SCHEMAS_TOPIC:
+            if (
+                topic.state is not None
+                and topic.state.incarnation is not None
+                and name not in (SCHEMAS_TOPIC, CERTIFICATES_TOPIC)
+            ):
                 await self._marks(topic.state)
 
     async def _marks(self, topic: TopicState) -> None:
@@ -238,7 +243,8 @@ class Examination:
             refuse_other_service(meta, projection, self._service.settings.topic_prefix + self._service.name, name=name)
             if not check(meta, projection):
                 return {}
-            await refuse_dropped(read, PARTITIONS.name, projection.shape.name, keys_shape(projection).name)
+            shapes = (projection.shape, keys_shape(projection), *(gathered.shape for gathered in projection.gathers))
+            await refuse_dropped(read, PARTITIONS.name, *(shape.name for shape in shapes))
         async with self._service.replica_adapter.snapshot() as snapshot:
             return await snapshot.states(projection.id)
 

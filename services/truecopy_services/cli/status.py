@@ -40,6 +40,10 @@ async def _status(arguments: Namespace, screen: Screen) -> Exit:
     if found.entities is None:
         screen.say("outbox: unknown")
     for projection in found.projections:
+        through = [one for one in projection.partitions if one.certified_through is not None]
+        if through:
+            events = sum(one.certified_through or 0 for one in through)
+            screen.say(f"{projection.id}: certified through {events} events, {through[0].certified_s:.0f} s ago")
         for one in projection.partitions:
             if one.halted:
                 screen.say(f"{projection.id}: partition {one.partition} is halted: {one.halted}")

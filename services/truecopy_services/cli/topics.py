@@ -13,6 +13,7 @@ from truecopy_bus.record import TopicSpec
 from truecopy_bus.registry import SCHEMAS_TOPIC
 from truecopy_bus.relay_tail import last_marks
 from truecopy_bus.upkeep import Upkeep
+from truecopy_projections.certificates_topic import CERTIFICATES_TOPIC
 from truecopy_schemas.control import Mark
 from truecopy_services.app import Truecopy
 from truecopy_services.cli.screen import Exit, Screen
@@ -63,7 +64,7 @@ async def _topics(arguments: Namespace, screen: Screen) -> Exit:
 
 
 async def needed(app: Truecopy, service: Service, names: Sequence[str] = ()) -> list[Need]:
-    """The topics of the app's entities, or of `names` among them, and the one of the schemas.
+    """The topics of the app's entities, or of `names` among them, of the schemas, and of certificates if there are any.
 
     Raises UsageError for a name that is not the app's, UnavailableError for a store that is away.
     """
@@ -72,10 +73,15 @@ async def needed(app: Truecopy, service: Service, names: Sequence[str] = ()) -> 
     projected = {projection.entity for projection in app.projections.values()}
     prefix = service.settings.topic_prefix
     needs = [Need(spec=lasting_spec(prefix + SCHEMAS_TOPIC), ours=True, partitions_known=True)]
+    certified = (await seen(service, prefix + CERTIFICATES_TOPIC)).state is not None
     for entity in entities:
         one = Owned(entity=entity, partitions=owned.get(entity), projected=entity in projected)
         spec = TopicSpec(name=prefix + entity, partitions=one.partitions or app.partitions)
         needs.append(Need(spec=spec, ours=one.ours or entity in names, partitions_known=one.partitions is not None))
+    if (
+        certified
+    ):  # the first certificate makes it; requests for marks are not looked at, nothing depends on what is kept of them
+        needs.append(Need(spec=lasting_spec(prefix + CERTIFICATES_TOPIC), ours=True, partitions_known=True))
     if isinstance(log := service.log, Upkeep):
         return [Need(spec=log.completed(n.spec), ours=n.ours, partitions_known=n.partitions_known) for n in needs]
     return needs
@@ -146,7 +152,8 @@ async def _describe(service: Service, needs: Sequence[Need], screen: Screen) -> 
         screen.say(f"{topic['topic']}: {_life(topic)}")
         for partition in topic["partitions"]:
             mark = partition["mark"]
-            none = "the schemas have no marks" if topic["topic"].endswith(SCHEMAS_TOPIC) else "no mark among the last records"
+            own = topic["topic"].endswith((SCHEMAS_TOPIC, CERTIFICATES_TOPIC))
+            none = "there are no marks in it" if own else "no mark among the last records"
             told = _mark(mark) if mark else none
             screen.say(f"  [{partition['partition']}] offsets {partition['start']} to {partition['end']}; {told}")
         for name, value in topic["settings"].items():

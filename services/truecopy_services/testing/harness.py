@@ -14,24 +14,27 @@ import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from truecopy_bus.errors import TopicMissingError
 from truecopy_bus.log import Log
 from truecopy_bus.registry import Registry
-from truecopy_bus.token import Token
 from truecopy_projections.drill import drill
 from truecopy_projections.errors import UnknownProjectionError
+from truecopy_projections.gathered import Gathered
+from truecopy_projections.gathered_check import contributions, gathered_differences, gathered_found
+from truecopy_projections.merge_laws import broken_laws
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import replay
 from truecopy_projections.replica import Replica
 from truecopy_projections.verdicts import Report, Verdict, worst
 from truecopy_services.config import MEMORY, Settings
 from truecopy_services.errors import UsageError
-from truecopy_services.reading import ReplicaReader
+from truecopy_services.reading import GatheredReader, ReplicaReader
 from truecopy_services.service import Service
 from truecopy_services.testing.delivery import Delivery, Member
 from truecopy_services.testing.errors import NotConvergedError, NotSettledError
@@ -77,9 +80,15 @@ class Harness(Service):
         finally:
             self.delivery.paused = False
 
-    def replica(self, projection: Projection[R]) -> ReplicaReader[R]:
+    @overload
+    def replica(self, rows: Projection[R]) -> ReplicaReader[R]: ...
+
+    @overload
+    def replica(self, rows: Gathered[R]) -> GatheredReader[R]: ...
+
+    def replica(self, rows: Projection[R] | Gathered[R]) -> ReplicaReader[R] | GatheredReader[R]:
         """The rows of a projection. A read that demands a token delivers first; any other sees what the replica holds now."""
-        return _DeliveringReader(projection, self)
+        return self._reader(rows, wait_s=0, before=partial(self.delivery.deliver, self.limit_s))
 
     async def rows(self, projection: Projection[R]) -> dict[str, list[R]]:
         """All rows that the replica holds now, by source key; those of a key in the order of the projection's `key` fields.
@@ -126,6 +135,7 @@ class Harness(Service):
                 found += _told(report)
             elif isinstance(self.log, ShufflingLog) and projection.foreign is None:
                 found += await self._out_of_order(projection, self.log)
+            found += await self._unlawful(projection)
         if found:
             raise NotConvergedError(found=found)
 
@@ -136,18 +146,17 @@ class Harness(Service):
         reference = await replay(projection, log.ordered, self.registry, topic=topic, upto=upto)
         async with self.replica_adapter.snapshot() as snapshot:
             differences = await drill(projection, snapshot, reference, None)
+            differences += gathered_differences(await gathered_found(projection, snapshot, differences))
         return [f"{projection.id}, where in-order delivery gives what is expected: {one}" for one in differences]
 
-
-class _DeliveringReader(ReplicaReader[R]):
-    def __init__(self, projection: Projection[R], harness: Harness) -> None:
-        super().__init__(projection, harness.replica_adapter, wait_s=0)
-        self._harness = harness
-
-    async def _look(self, key: str, token: Token | None) -> Any:
-        if token is not None:
-            await self._harness.delivery.deliver(self._harness.limit_s)
-        return await super()._look(key, token)
+    async def _unlawful(self, projection: Projection[Any]) -> list[str]:
+        """The gathered rows that another order of their contributions would have made otherwise."""
+        if not projection.gathers:
+            return []
+        async with self.replica_adapter.snapshot() as snapshot:
+            stored = (await contributions(projection, snapshot)).values()
+        random = Random(f"{self.seed}/merge/{projection.id}")
+        return [line for gathered in projection.gathers for line in broken_laws(gathered, stored, random)]
 
 
 @asynccontextmanager
