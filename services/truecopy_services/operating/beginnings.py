@@ -1,16 +1,13 @@
 """Where a look into a log begins: at either end, at an offset, or some time ago."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from truecopy_bus.record import Record
 from truecopy_services.errors import UsageError
+from truecopy_services.operating.moments import ago
 
 __all__ = ["Beginning", "Since", "beginning"]
-
-_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +31,8 @@ def beginning(text: str) -> Beginning:
         return Beginning(at_end=text == "end")
     if text.isascii() and text.isdecimal():
         return Beginning(offset=int(text))
-    if found := _DURATION.fullmatch(text):
-        return Beginning(ago_ms=round(float(found[1]) * _UNITS_MS[found[2]]))
+    if (ago_ms := ago(text)) is not None:
+        return Beginning(ago_ms=ago_ms)
     raise UsageError(f"--from {text!r}: use beginning, end, an offset, or a time ago such as 90s, 15m, 2h or 1d")
 
 
