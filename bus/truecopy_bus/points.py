@@ -75,6 +75,8 @@ class Point(Enum):
     """That is committed."""
     CERTIFY_JOURNALED = "certify.journaled"
     """A certificate is kept in the replica, and not published. The figure: which of its chain it is, from 1."""
+    AMEND_RULED = "amend.ruled"
+    """Rulings are committed with the rows that they lead to, and not published. The figure: how many."""
     BOOTSTRAP_BEGUN = "bootstrap.begun"
     """The place for a copy of a peer is made, and empty."""
     BOOTSTRAP_COPYING = "bootstrap.copying"

@@ -1,6 +1,7 @@
 """Every bound of the projections, with its unit and its reason."""
 
 __all__ = [
+    "AMENDMENTS_MAX",
     "BATCH_GROWTH_MAX",
     "BATCH_LEASE_SHARE",
     "BATCH_RECORDS_FIRST",
@@ -22,6 +23,7 @@ __all__ = [
     "MARKS_LOOKED_MAX",
     "PARKED_RETRY_S",
     "PEER_WAIT_S",
+    "QUARANTINE_RECORDS",
     "READ_AT_LEAST_S",
     "READ_POLL_S",
     "REPAIR_LEASE_S",
@@ -46,6 +48,10 @@ KEYS_PARKED_MAX = 1_000
 """Parked keys of a partition. More is no longer a few bad keys but a fault of the whole: the partition halts."""
 WAITING_BYTES_MAX = 64 * 1024 * 1024
 """Bytes that wait behind parked keys of a partition before it halts."""
+QUARANTINE_RECORDS = 50
+"""Quarantined records that a reader of the quarantine holds at a time: 50 MB if each is as large as a record may be."""
+AMENDMENTS_MAX = 1_000
+"""Rulings about events of a projection. Each stands in every certificate, and more are no longer a few bad events."""
 DETAIL_CHARS_MAX = 1_000
 """Characters of the reason that is kept with a waiting record: a reducer's error may quote all that it was given."""
 CHECKPOINTS_KEPT = 10_000

@@ -195,6 +195,7 @@ class Worker:
         if taken:
             await reached(Point.WORKER_LEASED, len(taken))
             self._columns.forget()
+            await self._records.renew()
         missing = [p for p in fences if p in taken or p not in self._states]
         if missing:
             async with self.replica.snapshot() as snapshot:
@@ -342,7 +343,7 @@ class Worker:
             return
         task = await self._records.parked(partitions)
         while True:
-            changed = [one for one in self._records.plan(task, self._states, self._fences) if one.freed]
+            changed = [one for one in self._records.plan(task, self._states, self._fences) if one.freed or one.waits]
             if not changed:
                 return
             await reached(Point.WORKER_RETRYING, sum(len(one.freed) for one in changed))
