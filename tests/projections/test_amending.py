@@ -351,7 +351,8 @@ async def _act(town: Town, act: str, key: str, amount: int) -> None:
             if act == "retry" or state is None or head_of(state, [one.waiting for one in held]) is None:
                 await at.treat([key])
                 return
-            try:
+            # An edit to what the reducer refuses, too, is refused; nothing else is.
+            with suppress(AmendmentRefusedError) if amount == BAD else nullcontext():
                 await ruled(
                     at, key, Deposited(amount=amount) if act == "edit" and state.parked is not Reason.CONFLICT else None
                 )
