@@ -128,8 +128,9 @@ class Amending:
         Raises AmendmentRefusedError for one that contradicts an older one, has no reason, or is one too many.
         """
         waiting, event = held.waiting, held.event
-        if not why.strip() or len(why) > BECAUSE_CHARS_MAX:
-            raise AmendmentRefusedError(f"a ruling has a reason of 1 to {BECAUSE_CHARS_MAX} characters, seen {len(why)}")
+        for what, said in (("a reason", why), ("somebody who makes it, by a name", self._by)):
+            if not said.strip() or len(said) > BECAUSE_CHARS_MAX:
+                raise AmendmentRefusedError(f"a ruling has {what} of 1 to {BECAUSE_CHARS_MAX} characters, seen {len(said)}")
         if event is None:
             raise AmendmentRefusedError(f"{waiting.key!r} version {waiting.version}: {remedy_of(Reason.SCHEMA)}")
         made = Amendment(
