@@ -111,6 +111,17 @@ class Amending:
         waiting = sorted(task.known.waiting.get(key, ()), key=lambda one: (one.version or 0, one.offset))
         return task.known.keys.get(key), [Held(waiting=w, arrival=arrivals.get((w.partition, w.offset))) for w in waiting]
 
+    async def read(self, waiting: Waiting) -> Held:
+        """One record that waits, by itself."""
+        if waiting.key is None:
+            return Held(waiting=waiting, arrival=None)
+        (item,) = await self._work.again([waiting])
+        return Held(waiting=waiting, arrival=item if isinstance(item, Arrival) else None)
+
+    def ruled(self, event: bytes) -> Amendment | None:
+        """What was ruled about an event already."""
+        return next((one for one in self._work.amendments.all if one.event == event), None)
+
     async def foreign(self, partition: int, offset: int) -> Held | None:
         """A foreign record that waits."""
         async with self._replica.snapshot() as snapshot:

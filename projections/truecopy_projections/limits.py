@@ -23,6 +23,7 @@ __all__ = [
     "MARKS_LOOKED_MAX",
     "PARKED_RETRY_S",
     "PEER_WAIT_S",
+    "QUARANTINE_LINE_BYTES_MAX",
     "QUARANTINE_RECORDS",
     "READ_AT_LEAST_S",
     "READ_POLL_S",
@@ -52,6 +53,8 @@ QUARANTINE_RECORDS = 50
 """Quarantined records that a reader of the quarantine holds at a time: 50 MB if each is as large as a record may be."""
 AMENDMENTS_MAX = 1_000
 """Rulings about events of a projection. Each stands in every certificate, and more are no longer a few bad events."""
+QUARANTINE_LINE_BYTES_MAX = 8_000_000
+"""Bytes of a line of an exported quarantine: a record's bytes in base64, and its fields twice, escaped."""
 DETAIL_CHARS_MAX = 1_000
 """Characters of the reason that is kept with a waiting record: a reducer's error may quote all that it was given."""
 CHECKPOINTS_KEPT = 10_000

@@ -6,6 +6,7 @@ and the batch is planned again without them.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from truecopy_bus.errors import UnavailableError
@@ -126,16 +127,18 @@ class RecordsWork:
         reading = self._reading
         return reading.items(records) if isinstance(reading, Reading) else reading.items(records, versions)
 
+    async def again(self, waiting: Sequence[Waiting]) -> list[Item]:
+        """What waiting records, not foreign ones, are read as now."""
+        records = [record_of(one) for one in waiting]
+        await self.learn(records)
+        return self._items(records, {(one.partition, one.offset): one.version or 0 for one in waiting})
+
     async def _revived(self, known: Known) -> tuple[Known, dict[str, list[Arrival]]]:
         """Read what waits for parked keys again, and load the rows that it touches beside those already known."""
         if not known.waiting:
             return known, {}
-        records = {key: [record_of(w) for w in waiting] for key, waiting in known.waiting.items()}
-        await self.learn([r for some in records.values() for r in some])
-        versions = {(w.partition, w.offset): w.version or 0 for waiting in known.waiting.values() for w in waiting}
-        revived = {
-            key: [item for item in self._items(some, versions) if type(item) is Arrival] for key, some in records.items()
-        }
+        items = iter(await self.again([w for waiting in known.waiting.values() for w in waiting]))
+        revived = {key: [i for i in islice(items, len(some)) if type(i) is Arrival] for key, some in known.waiting.items()}
         more = await self._replica.load(self._projection, wanted([a for some in revived.values() for a in some]))
         rows, hashes = {**known.rows, **more.rows}, {**known.hashes, **more.hashes}
         return replace(known, rows=rows, hashes=hashes), revived

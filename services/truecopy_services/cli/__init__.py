@@ -21,6 +21,7 @@ from truecopy_services.cli.dev import DEV
 from truecopy_services.cli.doctor import DOCTOR
 from truecopy_services.cli.get import GET
 from truecopy_services.cli.publish import PUBLISH
+from truecopy_services.cli.quarantine import QUARANTINE
 from truecopy_services.cli.repair import REPAIR
 from truecopy_services.cli.run import RUN
 from truecopy_services.cli.schema import SCHEMA
@@ -38,7 +39,7 @@ __all__ = ["VERBS", "main"]
 
 VERBS = (
     *(DEV, RUN, PUBLISH, GET, STATUS, TAIL),
-    *(CHECK, SCRUB, CERTIFY, VERIFY, REPAIR, BOOTSTRAP),
+    *(CHECK, SCRUB, CERTIFY, VERIFY, REPAIR, BOOTSTRAP, QUARANTINE),
     *(TOPICS, SCHEMA, DOCTOR, BENCH, DEMO),
 )
 
