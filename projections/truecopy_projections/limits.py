@@ -39,6 +39,8 @@ __all__ = [
     "TOPIC_POLL_S",
     "TOPIC_QUIET_S",
     "WAITING_BYTES_MAX",
+    "WAITING_REPEAT_S",
+    "WAITING_SHARE_MAX",
     "WARM_KEYS_MAX",
     "WATCHDOG_S",
 ]
@@ -51,6 +53,10 @@ WAITING_BYTES_MAX = 64 * 1024 * 1024
 """Bytes that wait behind parked keys of a partition before it halts."""
 QUARANTINE_RECORDS = 50
 """Quarantined records that a reader of the quarantine holds at a time: 50 MB if each is as large as a record may be."""
+WAITING_SHARE_MAX = 0.8
+"""Share of KEYS_PARKED_MAX or of WAITING_BYTES_MAX from which on a worker warns: there is a fifth left to act in."""
+WAITING_REPEAT_S = 60.0
+"""Seconds between two such warnings of a partition: more often nobody reads them."""
 AMENDMENTS_MAX = 1_000
 """Rulings about events of a projection. Each stands in every certificate, and more are no longer a few bad events."""
 QUARANTINE_LINE_BYTES_MAX = 8_000_000

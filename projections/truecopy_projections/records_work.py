@@ -20,6 +20,7 @@ from truecopy_projections.plan import RETRIED, plan, wanted
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
 from truecopy_projections.state import Known, PartitionPlan, PartitionState, Reason, Waiting, Wanted
+from truecopy_projections.waiting_alarm import WaitingAlarm
 from truecopy_schemas.errors import UnknownSchemaError
 
 __all__ = ["RecordsWork", "Task", "record_of"]
@@ -41,6 +42,7 @@ class RecordsWork:
 
     def __init__(self, projection: Projection[Any], replica: Replica, schemas: SchemaSource, reading: Reading) -> None:
         self._projection, self._replica, self._schemas = projection, replica, schemas
+        self._alarm = WaitingAlarm(projection.id)
         self._reading = reading if projection.foreign is None else ForeignReading(projection)
 
     @property
@@ -91,7 +93,7 @@ class RecordsWork:
 
     def plan(self, task: Task, states: Mapping[int, PartitionState], fences: Mapping[int, Fence]) -> list[PartitionPlan]:
         """The plans of a task as it stands."""
-        return plan(
+        plans = plan(
             self._projection,
             states,
             fences,
@@ -101,6 +103,9 @@ class RecordsWork:
             retry=task.retry,
             refused=task.refused,
         )
+        after = {one.was.partition: one.state for one in plans}
+        self._alarm.look({**states, **after}.values())
+        return plans
 
     async def blame(self, task: Task, plans: Sequence[PartitionPlan]) -> bool:
         """Note which keys' rows the database refuses, to plan without them. False if no key is to blame for it.

@@ -69,9 +69,9 @@ async def _quarantine(arguments: Namespace, screen: Screen) -> Exit:
     app, projection, names = _words(arguments)
     _refuse_mixed(arguments, names)
     async with app.open(store=False) as service:
-        async with answering_within(service.settings.timeout_s, f"replica of {projection}"):
-            async with service.replica_adapter.snapshot():
-                pass
+        answering = answering_within(service.settings.timeout_s, f"replica of {projection}")
+        async with answering, service.replica_adapter.snapshot():
+            pass
         quarantine = service.quarantine(app.find(projection), by=arguments.by)
         match arguments.what:
             case "list":
