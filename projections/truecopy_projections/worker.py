@@ -236,8 +236,7 @@ class Worker:
             _log.warning("%s[%d] begins at offset %d: what %s held before is gone", self.projection.id, p, start, self.topic)
 
     async def _read(self, positions: Mapping[int, int]) -> Sequence[Record]:
-        if self._reader is None:
-            self._reader = self._log.reader(self.topic)
+        self._reader = self._reader or self._log.reader(self.topic)
         try:
             return await self._reader.read(positions, records_max=self._size.records, wait_s=self._wait_s)
         except PositionLostError as fault:
