@@ -79,6 +79,8 @@ class Point(Enum):
     """Restoring events and their journal are written, not committed. The figure of this and the next: keys so far."""
     ROLLBACK_COMMITTED = "rollback.committed"
     """They are committed; others of the same rollback are to come."""
+    AMEND_RULED = "amend.ruled"
+    """Rulings are committed with the rows that they lead to, and not published. The figure: how many."""
     BOOTSTRAP_BEGUN = "bootstrap.begun"
     """The place for a copy of a peer is made, and empty."""
     BOOTSTRAP_COPYING = "bootstrap.copying"

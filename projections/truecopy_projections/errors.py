@@ -5,7 +5,9 @@ from pathlib import Path
 from truecopy_schemas.errors import TruecopyError
 
 __all__ = [
+    "AmendmentRefusedError",
     "BootstrapRefusedError",
+    "InvalidAmendmentError",
     "InvalidCertificateError",
     "NotEqualError",
     "NotReachedError",
@@ -59,6 +61,18 @@ class NotReachedError(TruecopyError):
 
 class RepairRefusedError(TruecopyError):
     """A repair that would change too much, or has no truth to repair from. Nothing was changed."""
+
+
+class AmendmentRefusedError(TruecopyError):
+    """A ruling about an event that does not wait, or that would not let its key go on. Nothing was changed."""
+
+
+class InvalidAmendmentError(TruecopyError):
+    """A text that is no amendment, or one that can't be. Use the one that the replica or the log holds."""
+
+    def __init__(self, seen: str) -> None:
+        super().__init__(f"this is no amendment: {seen}; expected one as `truecopy quarantine` made it, whole")
+        self.seen = seen
 
 
 class BootstrapRefusedError(TruecopyError):

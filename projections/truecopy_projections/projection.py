@@ -200,9 +200,7 @@ class Projection(RowType[R]):
         def register(restore: Restorer) -> Restorer:
             self.restorer, self.unrestored = restore, frozenset(leaving)
             if missing := self.unrestored - {f.column.name for f in self.fields}:
-                raise ProjectionError(
-                    f"{self.id}: restores() names fields {sorted(missing)}, which its rows do not have"
-                )
+                raise ProjectionError(f"{self.id}: restores() names fields {sorted(missing)}, which its rows do not have")
             return restore
 
         return register

@@ -22,6 +22,7 @@ from truecopy_services.cli.doctor import DOCTOR
 from truecopy_services.cli.get import GET
 from truecopy_services.cli.history import HISTORY
 from truecopy_services.cli.publish import PUBLISH
+from truecopy_services.cli.quarantine import QUARANTINE
 from truecopy_services.cli.repair import REPAIR
 from truecopy_services.cli.rollback import ROLLBACK
 from truecopy_services.cli.run import RUN
@@ -40,8 +41,8 @@ __all__ = ["VERBS", "main"]
 
 VERBS = (
     *(DEV, RUN, PUBLISH, GET, STATUS, TAIL),
+    *(CHECK, SCRUB, CERTIFY, VERIFY, REPAIR, BOOTSTRAP, QUARANTINE),
     *(HISTORY, ROLLBACK),
-    *(CHECK, SCRUB, CERTIFY, VERIFY, REPAIR, BOOTSTRAP),
     *(TOPICS, SCHEMA, DOCTOR, BENCH, DEMO),
 )
 
