@@ -1,6 +1,7 @@
 """Every bound of the projections, with its unit and its reason."""
 
 __all__ = [
+    "ALONE_LEASE_S",
     "AMENDMENTS_MAX",
     "BATCH_GROWTH_MAX",
     "BATCH_LEASE_SHARE",
@@ -37,6 +38,8 @@ __all__ = [
     "SCRUB_AGE_MAX_S",
     "SCRUB_ROWS_NAMED_MAX",
     "SNAPSHOT_EVENTS",
+    "SWAP_ARRIVE_S",
+    "SWAP_TRIES",
     "THREAD_RECORDS_MIN",
     "TOPIC_POLL_S",
     "TOPIC_QUIET_S",
@@ -135,3 +138,9 @@ SNAPSHOT_EVENTS = 12
 """Events that a load of an entity folds until it keeps a snapshot: so few that a long history loads as a short one does."""
 ROLLBACK_KEYS = 100
 """Keys that a rollback of many restores in one transaction: what an owner's writers may have to wait for."""
+ALONE_LEASE_S = 30.0
+"""Seconds of the leases of a worker that takes all partitions for itself: after a kill nobody else has them for so long."""
+SWAP_ARRIVE_S = 10.0
+"""Seconds that both numbers of a swap have to come to one position, while neither is applied by anybody else."""
+SWAP_TRIES = 5
+"""Tries of a swap that PostgreSQL refuses because somebody reads the view, each for a second."""
