@@ -32,9 +32,11 @@ __all__ = [
     "REPAIR_ROWS_MAX",
     "REPAIR_SHARE_MAX",
     "REPLAY_STALL_S",
+    "ROLLBACK_KEYS",
     "SCAN_ROWS",
     "SCRUB_AGE_MAX_S",
     "SCRUB_ROWS_NAMED_MAX",
+    "SNAPSHOT_EVENTS",
     "THREAD_RECORDS_MIN",
     "TOPIC_POLL_S",
     "TOPIC_QUIET_S",
@@ -129,3 +131,7 @@ REPAIR_SHARE_MAX = 0.1
 """Share of all rows that one repair changes at most without being told to: where more differ, look for the cause first."""
 REPAIR_ROWS_FREE = 100
 """Rows that a repair may change whatever their share: of a small table a few are much."""
+SNAPSHOT_EVENTS = 12
+"""Events that a load of an entity folds until it keeps a snapshot: so few that a long history loads as a short one does."""
+ROLLBACK_KEYS = 100
+"""Keys that a rollback of many restores in one transaction: what an owner's writers may have to wait for."""

@@ -119,6 +119,13 @@ class Decoder(Generic[_E]):
             values = _copied(values)
         return version, tx, values
 
+    def restated(self, body: bytes) -> bytes:
+        """The same event once more, as version 1 and part of no transaction. Raises UndecodableError like decode."""
+        again = BytesIO()
+        values = {**_values(body, self._writer, None), "_version": 1, "_tx": None}
+        fastavro.schemaless_writer(again, self._writer, values, strict=True)
+        return again.getvalue()
+
     def event(self, values: dict[str, Any]) -> _E:
         """The event that decode returned the fields of. It takes the dict over."""
         if self._build is None:

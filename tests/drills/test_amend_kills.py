@@ -1,8 +1,8 @@
 """SIGKILL as somebody rules: within the transaction, and between it and the topic. Once more, and all is there once."""
 
 import pytest
-from tests.drills.amending import AMENDING
 from tests.drills.conftest import Setting
+from tests.drills.elsewhere import AMENDING
 from tests.projections.bank import balance
 
 from truecopy_bus.points import Point
