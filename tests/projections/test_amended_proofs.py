@@ -9,6 +9,7 @@ from tests.projections.crm import CUSTOMER, Crm, customer, customers
 from tests.projections.test_certificate_form import KEY, OWN
 from tests.projections.world import World
 
+from truecopy_bus.partitioner import partition_of
 from truecopy_bus.record import Outgoing, Record
 from truecopy_bus.sql import Database, connect
 from truecopy_projections.amendment import Amendment
@@ -17,12 +18,14 @@ from truecopy_projections.bootstrap import bootstrap
 from truecopy_projections.certificate import Certificate, certify, verify
 from truecopy_projections.certificate_chain import Standing
 from truecopy_projections.check import check
-from truecopy_projections.errors import BootstrapRefusedError, InvalidAmendmentError
+from truecopy_projections.errors import AmendmentRefusedError, BootstrapRefusedError, InvalidAmendmentError
 from truecopy_projections.replicas import MemoryReplica, SqlReplica
 from truecopy_projections.state import Reason
 from truecopy_projections.statements import read_back
 from truecopy_projections.verdicts import Report, Verdict
+from truecopy_schemas.codec import encode
 from truecopy_schemas.errors import NewerFormatError
+from truecopy_schemas.framing import frame
 from truecopy_services.errors import UsageError
 from truecopy_services.quarantine import Quarantine
 
@@ -142,11 +145,16 @@ async def test_a_peer_whose_rulings_are_not_the_certified_ones_is_refused(
         await bootstrap(balance, target, peer, world.log, trusted={OWN})
 
 
-async def test_a_partition_that_stood_still_flows_again_once_less_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_partition_that_stood_still_flows_again_once_less_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("truecopy_projections.waiting_alarm.KEYS_PARKED_MAX", 1)
     monkeypatch.setattr("truecopy_projections.plan.KEYS_PARKED_MAX", 1)
     keys = [f"k{at}" for at in range(40)]
     await world.store.publish_many([(key, Deposited(amount=BAD)) for key in keys])
     await world.settle(balance)
+    assert "balance@1[0]: " in caplog.text
+    assert "wait in quarantine" in caplog.text
     async with world.replica.snapshot() as snapshot:
         assert all(state.halted.startswith("parked: ") for state in (await snapshot.states(balance.id)).values())
     await world.store.publish_many([(key, Deposited(amount=1)) for key in keys])
@@ -188,3 +196,53 @@ async def test_of_a_topic_of_others_records_are_skipped_and_edited_too(tmp_path:
     report = await crm.check()
     assert (report.computed.verdict, report.stored.verdict) == (Verdict.EQUAL, Verdict.EQUAL), report
     assert await crm.waiting() == []
+
+
+async def second(world: World, key: str, version: int, amount: int, schema_id: int | None = None) -> None:
+    """An event of somebody else than the owner, by the schema that is registered, or under another id."""
+    [subject] = [one for one in world.registry.state.subjects if one.endswith("Deposited")]
+    known = world.registry.state.versions(subject)[-1].id
+    value = frame(schema_id or known, encode(Deposited(amount=amount), version=version))
+    await world.log.append("bank.account", partition_of(key, 3), [Outgoing(key.encode(), value, 0)])
+
+
+async def test_what_nobody_can_rule_about_is_refused_with_what_to_do(world: World) -> None:
+    await world.store.publish_many([(key, Deposited(amount=1)) for key in ("gap", "schema", "twice")])
+    await world.settle(balance)
+    await second(world, "gap", 3, 1)
+    await second(world, "schema", 2, 1, schema_id=99)
+    await second(world, "twice", 1, 50)
+    await world.settle(balance)
+    found = await bench(world).listing()
+    assert {reason.name: [one.key for one in keys] for reason, keys in found.keys.items()} == {
+        "GAP": ["gap"],
+        "SCHEMA": ["schema"],
+        "CONFLICT": ["twice"],
+    }
+
+    with pytest.raises(AmendmentRefusedError, match=r"never delivered.*; let the owner's relay send"):
+        await bench(world).skip("gap", why="a test")
+    with pytest.raises(AmendmentRefusedError, match=r"neither counted.*; register its schema"):
+        await bench(world).skip("schema", why="a test")
+    with pytest.raises(AmendmentRefusedError, match="register its schema"):
+        await bench(world).edit("schema", body={"amount": 1}, kind="Deposited", why="a test")
+    with pytest.raises(AmendmentRefusedError, match="the first stands; skip the second one"):
+        await bench(world).edit("twice", ["amount=1"], why="a test")
+    assert (await bench(world).retry(["twice"])).why["twice"].startswith("version 2: CONFLICT")
+    assert (await bench(world).skip("twice", why="a test")).parked == ""
+
+    assert sorted(reason.name for reason in (await bench(world).listing()).keys) == ["GAP", "SCHEMA"]
+
+
+async def test_all_of_a_second_writers_versions_of_one_event_go_with_one_skip(world: World) -> None:
+    await world.store.publish_many([("a", Deposited(amount=1))])
+    await world.settle(balance)
+    for amount in (50, 60):
+        await second(world, "a", 1, amount)
+    await world.settle(balance)
+
+    await bench(world).skip("a", why="a test")
+
+    assert (await bench(world).listing()).records == 0
+    await world.settle(balance)
+    assert (await report_of(world)).verdict is Verdict.EQUAL
