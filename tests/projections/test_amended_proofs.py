@@ -120,8 +120,16 @@ async def test_a_replica_that_is_filled_from_a_peer_takes_over_its_rulings(
     await bootstrap(balance, target, peer, world.log, trusted={OWN})
 
     new = SqlReplica(target)
+    stated = {one.id for one in certificate.amendments}
     async with new.snapshot() as snapshot:
-        assert {one.id for one in (await snapshot.amendments(balance.id)).all} == {one.id for one in certificate.amendments}
+        assert {one.id for one in (await snapshot.amendments(balance.id)).all} == stated
+    async with target.transaction() as tx:
+        await tx.fetch("UPDATE truecopy_amendments SET event = CAST('another' AS BLOB) WHERE entry LIKE '%SKIPPED%'")
+    await bootstrap(balance, target, peer, world.log, trusted={OWN}, replace=True)
+    async with new.snapshot() as snapshot:
+        assert {one.id for one in (await snapshot.amendments(balance.id)).all} == stated
+    async with target.snapshot() as read:
+        assert len(await read.fetch("SELECT entry FROM truecopy_amendments")) == len(stated)
     report = await report_of(world, new)
     assert (report.computed.verdict, report.stored.verdict) == (Verdict.EQUAL, Verdict.EQUAL)
 

@@ -138,6 +138,24 @@ async def test_a_key_with_a_second_writer_goes_on_with_the_first(town: Town) -> 
     assert (await town.check(balance, deep=True)).verdict is EQUAL
 
 
+async def test_what_was_ruled_about_a_second_writer_holds_when_it_comes_again(town: Town) -> None:
+    await town.publish(("a", Deposited(amount=1)))
+    await town.settle(balance)
+    await forge(town, "a", 1, Deposited(amount=50))
+    await town.settle(balance)
+    async with desk(town) as at:
+        await ruled(at, "a")
+
+    await forge(town, "a", 1, Deposited(amount=50))
+    await town.settle(balance)
+    again, _ = await town.stored(balance, "a")
+    await forge(town, "a", 1, Deposited(amount=51))
+    await town.settle(balance)
+    another, _ = await town.stored(balance, "a")
+
+    assert (again.parked, another.parked) == (None, Reason.CONFLICT)
+
+
 async def test_a_second_writer_found_behind_a_parked_event_holds_the_key_up_where_it_wrote(town: Town) -> None:
     await town.publish(("a", Deposited(amount=1)), ("a", Deposited(amount=BAD)))
     await town.settle(balance)
@@ -213,11 +231,40 @@ async def test_bytes_that_do_not_decode_are_given_a_body_that_repairs_know_too(t
     await town.damage(projection, "a", {max(rows): (*rows[max(rows)].values[:-1], 99)})
     [difference] = (await town.check(projection)).differences
     assert difference.explanation is not None
+    assert "version 2 (bank.account.Deposited, replaced by a test" in difference.explanation.why
 
     done = await repair(projection, town.replica, town.log, town.registry, apply=True)
 
     assert [one.key for one in done.planned] == ["a"]
     assert (await town.stored(projection, "a"))[1] == rows
+
+
+async def test_an_explanation_names_what_was_ruled_about_its_event(town: Town) -> None:
+    await town.publish(*(("a", Deposited(amount=amount)) for amount in (1, BAD)))
+    await town.settle(balance)
+    async with desk(town) as at:
+        await ruled(at, "a", Deposited(amount=5))
+    await town.settle(balance)
+    _, rows = await town.stored(balance, "a")
+    await town.damage(balance, "a", {(): (*rows[()].values[:-1], 99)})
+
+    [difference] = (await town.check(balance, afresh=True)).differences
+
+    assert difference.explanation is not None
+    assert difference.explanation.event == "bank.account.Deposited, replaced by a test"
+    assert "not deterministic" not in difference.explanation.why
+
+
+async def test_why_a_key_waits_is_told_anew_when_something_else_holds_it_up(town: Town) -> None:
+    await town.publish(*(("a", Deposited(amount=amount)) for amount in (1, BAD, BAD, 10)))
+    await town.settle(balance)
+    async with desk(town) as at:
+        await ruled(at, "a")
+
+    async with town.replica.snapshot() as snapshot:
+        told = {one.version: (one.reason, one.detail) for one in await snapshot.waiting(balance.id)}
+
+    assert told == {3: (Reason.REJECTED, "ValueError: no such luck"), 4: (Reason.BEHIND, "")}
 
 
 async def test_peers_that_were_ruled_apart_are_told_so_by_name(town: Town) -> None:
