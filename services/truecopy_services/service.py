@@ -184,6 +184,16 @@ class Service:
         finally:
             await peer.close()
 
+    def entity(self, fold: Projection[Any] | str, *, deletes: type[Event] | None = None) -> Entity:
+        """An entity that this service owns: its history, earlier states, and the way back to them.
+
+        `fold` is a projection whose reducer makes the states, or the name of an entity whose events are all of kind "state".
+        `deletes` is a class whose event ends a key, where the projection knows none.
+        """
+        by = f"{self.name}, process {os.getpid()} on {socket.gethostname()}"
+        known = LatestFold(fold) if isinstance(fold, str) else ProjectionFold(fold)
+        return Entity(self.store, known, deletes=deletes, by=by)
+
     def quarantine(self, projection: Projection[Any], *, by: str = "") -> Quarantine:
         """What waits of a projection, and what is done about it by `by` (this process's user, if nobody is named)."""
         return Quarantine(
@@ -194,16 +204,6 @@ class Service:
             topic=self.settings.topic_prefix + AMENDMENTS_TOPIC,
             by=by,
         )
-
-    def entity(self, fold: Projection[Any] | str, *, deletes: type[Event] | None = None) -> Entity:
-        """An entity that this service owns: its history, earlier states, and the way back to them.
-
-        `fold` is a projection whose reducer makes the states, or the name of an entity whose events are all of kind "state".
-        `deletes` is a class whose event ends a key, where the projection knows none.
-        """
-        by = f"{self.name}, process {os.getpid()} on {socket.gethostname()}"
-        known = LatestFold(fold) if isinstance(fold, str) else ProjectionFold(fold)
-        return Entity(self.store, known, deletes=deletes, by=by)
 
     async def certify(self, report: Report, *, because: str = "") -> Certificate:
         """Sign the EQUAL report of a whole check by the key in `signing.key` under `home`, keep it, and publish it on the log.

@@ -4,10 +4,10 @@ from truecopy_bus.points import Point
 
 __all__ = ["AMENDING", "BOOTSTRAPPING", "ELSEWHERE", "ROLLING_BACK"]
 
+AMENDING = [point for point in Point if point.value.startswith("amend.")]
+"""In test_amend_kills."""
 BOOTSTRAPPING = [point for point in Point if point.value.startswith("bootstrap.")]
 """In test_bootstrap_kills."""
 ROLLING_BACK = [point for point in Point if point.value.startswith("rollback.")]
 """In test_rollback_kills."""
-AMENDING = [point for point in Point if point.value.startswith("amend.")]
-"""In test_amend_kills."""
-ELSEWHERE = [*BOOTSTRAPPING, *ROLLING_BACK, *AMENDING]
+ELSEWHERE = [*AMENDING, *BOOTSTRAPPING, *ROLLING_BACK]
