@@ -206,6 +206,31 @@ async def test_of_a_topic_of_others_records_are_skipped_and_edited_too(tmp_path:
     assert await crm.waiting() == []
 
 
+async def test_one_of_several_events_that_the_database_refuses_is_skipped_and_the_next_waits(world: World) -> None:
+    await world.store.publish_many([("a", Deposited(amount=1))])
+    await world.settle(balance)
+    sqlite = "sqlite" in world.replica.name
+    condition = "NEW.amount > 500" if sqlite else "amount <= 500"
+    await world.execute(
+        f"CREATE TRIGGER refuses BEFORE INSERT ON balance__v1 WHEN {condition} BEGIN SELECT RAISE(ABORT, 'too rich'); END"
+        if sqlite
+        else f"ALTER TABLE balance__v1 ADD CONSTRAINT poor CHECK ({condition})"
+    )
+    await world.store.publish_many([("a", Deposited(amount=amount)) for amount in (1000, 2000, 10)])
+    await world.settle(balance)
+
+    with pytest.raises(AmendmentRefusedError, match=r"version 2 does not go on by that: version 2: REFUSED"):
+        await bench(world).edit("a", ["amount=3000"], why="a test", dry_run=True)
+    first = await bench(world).skip("a", why="a test")
+    assert (first.applied, first.parked.partition(":")[0]) == (2, "version 3")
+    assert (await bench(world).listing()).counts == {Reason.REFUSED: 1}
+    last = await bench(world).skip("a", why="a test")
+
+    assert (last.applied, last.parked, last.rows_after[0]["amount"]) == (4, "", 11)
+    await world.settle(balance)
+    assert (await report_of(world)).verdict is Verdict.EQUAL
+
+
 async def second(world: World, key: str, version: int, amount: int, schema_id: int | None = None) -> None:
     """An event of somebody else than the owner, by the schema that is registered, or under another id."""
     [subject] = [one for one in world.registry.state.subjects if one.endswith("Deposited")]
