@@ -2,7 +2,7 @@
 
 A snapshot is what somebody's fold made of the first `version` events of a key, with the hash chain of these events. It is a
 cache: whoever reads one knows his own fold, and leaves alone what another made. Of each SNAPSHOT_STRIDE versions the last
-snapshot is kept, so that old states are near one too.
+snapshot is kept, so that old states are near one too, and whoever looks at an old state takes none from who reads the latest.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,12 +23,18 @@ __all__ = [
     "events",
     "head_of",
     "keep",
+    "kept_snapshots",
     "newest_snapshot",
     "schemas_of",
     "version_at",
 ]
 
 _LABEL = b"truecopy/snapshot/1"
+# One that claims more events than there are was altered, and must not hide those that are right.
+_OF_THE_FOLD = (
+    "FROM truecopy_snapshots WHERE entity = $1 AND key = $2 AND fold = $3 "
+    "AND version <= (SELECT version FROM truecopy_heads WHERE entity = $1 AND key = $2)"
+)
 
 
 class StoredEvent(NamedTuple):
@@ -64,7 +70,7 @@ async def newest_snapshot(
     limit = "" if upto is None else "AND version <= $4"
     found = await read.fetch(
         "SELECT h.version, s.version, s.element, s.rows, s.hash FROM truecopy_heads AS h LEFT JOIN ("
-        "SELECT version, element, rows, hash FROM truecopy_snapshots WHERE entity = $1 AND key = $2 AND fold = $3 "
+        f"SELECT version, element, rows, hash {_OF_THE_FOLD} "
         f"{limit} ORDER BY version DESC LIMIT 1) AS s ON true WHERE h.entity = $1 AND h.key = $2",
         *(entity, key, fold),
         *(() if upto is None else (upto,)),
@@ -72,9 +78,16 @@ async def newest_snapshot(
     if not found:
         return 0, None
     [(head, version, element, rows, kept)] = found
-    if version is None or version > head or kept != _hash(entity, key, fold, Snapshot(version, element, rows)):
+    if version is None or kept != _hash(entity, key, fold, Snapshot(version, element, rows)):
         return head, None  # one that was altered is as good as none
     return head, Snapshot(version, element, rows)
+
+
+async def kept_snapshots(read: Connection, entity: str, key: str, fold: str) -> list[Snapshot]:
+    """All right snapshots of a fold by version: one for each SNAPSHOT_STRIDE versions."""
+    rows = await read.fetch(f"SELECT version, element, rows, hash {_OF_THE_FOLD} ORDER BY version", entity, key, fold)
+    found = [(Snapshot(version, element, text), kept) for version, element, text, kept in rows]
+    return [one for one, kept in found if kept == _hash(entity, key, fold, one)]
 
 
 async def events(read: Connection, entity: str, key: str, *, after: int, upto: int, rows_max: int) -> Sequence[StoredEvent]:
@@ -113,14 +126,19 @@ async def schemas_of(read: Connection, fingerprints: Iterable[bytes]) -> dict[by
 
 
 async def keep(tx: Connection, entity: str, key: str, fold: str, snapshots: Sequence[Snapshot]) -> None:
-    """Keep these in place of others of the same stride."""
+    """Keep these in place of earlier ones of the same stride; where a later one is kept, that stays instead."""
     last = {one.version // SNAPSHOT_STRIDE: one for one in sorted(snapshots)}
-    for stride in last:
+    rows = []
+    for stride, one in last.items():
+        ends = (stride + 1) * SNAPSHOT_STRIDE
+        later = f"SELECT 1 {_OF_THE_FOLD} AND version > $4 AND version < $5"
+        if await tx.fetch(later, entity, key, fold, one.version, ends):
+            continue
         await tx.fetch(
             "DELETE FROM truecopy_snapshots WHERE entity = $1 AND key = $2 AND fold = $3 AND version >= $4 AND version < $5",
-            *(entity, key, fold, stride * SNAPSHOT_STRIDE, (stride + 1) * SNAPSHOT_STRIDE),
+            *(entity, key, fold, stride * SNAPSHOT_STRIDE, ends),
         )
-    rows = [(entity, key, fold, *one, _hash(entity, key, fold, one)) for one in last.values()]
+        rows.append((entity, key, fold, *one, _hash(entity, key, fold, one)))
     await tx.put(SNAPSHOTS, rows)
 
 

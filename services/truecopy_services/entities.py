@@ -8,9 +8,11 @@ The state at a version is what the reducer of a projection makes of that many ev
 "state" needs none: it is named by its name. V(t) = V(t-1) + dV(t), and back: a rollback is a new event, which restores.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,8 +26,9 @@ from truecopy_bus.sql import Connection
 from truecopy_bus.store import EventStore, Transaction
 from truecopy_bus.token import Token
 from truecopy_projections.entity_fold import Delta, EntityFold, ProjectionFold, State, delta
-from truecopy_projections.entity_states import load_state
+from truecopy_projections.entity_states import differing_snapshot, load_state
 from truecopy_projections.errors import RollbackConflictError, SnapshotError, UnknownVersionError
+from truecopy_projections.limits import SNAPSHOT_KEEP_S
 from truecopy_projections.restoring import restoring
 from truecopy_schemas import Event
 from truecopy_schemas.avro_schema import full_name
@@ -135,18 +138,17 @@ class Entity:
         return delta(self.fold, await self.at(key, version=before), await self.at(key, version=after))
 
     async def verify(self, key: str) -> int:
-        """Fold the key from its first event and from its snapshots; how many versions. Raises SnapshotError if they differ.
+        """Fold the key from its first event and compare each snapshot; how many versions. Raises SnapshotError.
 
-        A snapshot that differs is one of a reducer that changed under its number: it is forgotten.
+        A snapshot that differs is one of a reducer that changed under its number: those of the key are forgotten.
         """
         async with self.store.database.snapshot() as read:
-            state, head, _ = await load_state(read, self.fold, key)
-            afresh, _, _ = await load_state(read, self.fold, key, afresh=True)
-        if (state.rows, state.element) != (afresh.rows, afresh.element):
+            versions, differs = await differing_snapshot(read, self.fold, key)
+        if differs is not None:
             async with self.store.database.transaction() as tx:
                 await tx.fetch("DELETE FROM truecopy_snapshots WHERE entity = $1 AND key = $2", self.fold.entity, key)
-            raise SnapshotError(entity=self.fold.entity, key=key, seen=str(delta(self.fold, state, afresh)))
-        return head
+            raise SnapshotError(entity=self.fold.entity, key=key, seen=str(differs))
+        return versions
 
     async def rollback(
         self, key: str, *, to: int, expected_version: int | None = None, why: str = "", dry_run: bool = False
@@ -192,14 +194,19 @@ class Entity:
         )
 
     async def _keep(self, key: str, due: Sequence[Snapshot]) -> None:
-        """Spare the next load what this one folded, if that can be written now."""
+        """Spare the next load what this one folded, if the store can be written soon.
+
+        An owner who loads a state in the middle of his own transaction would wait here for himself.
+        """
         if not due:
             return
         try:
-            async with self.store.database.transaction(durable=False) as tx:
+            async with AsyncExitStack() as writing:
+                async with asyncio.timeout(SNAPSHOT_KEEP_S):
+                    tx = await writing.enter_async_context(self.store.database.transaction(durable=False))
                 await keep(tx, self.fold.entity, key, self.fold.id, due)
-        except (UnavailableError, DataRefusedError) as fault:
-            _log.info("%s %r: no snapshot was kept: %s", self.fold.entity, key, fault)
+        except (UnavailableError, DataRefusedError, TimeoutError) as fault:
+            _log.info("%s %r: no snapshot was kept: %s", self.fold.entity, key, str(fault) or "the store is being written")
 
 
 def _rolled(done: Rollback) -> Rolled:
