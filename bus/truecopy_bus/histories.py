@@ -13,7 +13,7 @@ import orjson
 
 from truecopy_bus.limits import SNAPSHOT_STRIDE
 from truecopy_bus.sql.port import Connection
-from truecopy_bus.store_tables import SCHEMAS, SNAPSHOTS
+from truecopy_bus.store_tables import SCHEMAS
 from truecopy_schemas.avro_schema import AvroSchema
 
 __all__ = [
@@ -34,6 +34,13 @@ _LABEL = b"truecopy/snapshot/1"
 _OF_THE_FOLD = (
     "FROM truecopy_snapshots WHERE entity = $1 AND key = $2 AND fold = $3 "
     "AND version <= (SELECT version FROM truecopy_heads WHERE entity = $1 AND key = $2)"
+)
+_KEEPING = (
+    "INSERT INTO truecopy_snapshots AS s (entity, key, fold, stride, version, element, rows, hash) "
+    "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (entity, key, fold, stride) DO UPDATE SET "
+    "version = excluded.version, element = excluded.element, rows = excluded.rows, hash = excluded.hash "
+    "WHERE s.version <= excluded.version "
+    "OR s.version > (SELECT version FROM truecopy_heads WHERE entity = excluded.entity AND key = excluded.key)"
 )
 
 
@@ -71,7 +78,7 @@ async def newest_snapshot(
     found = await read.fetch(
         "SELECT h.version, s.version, s.element, s.rows, s.hash FROM truecopy_heads AS h LEFT JOIN ("
         f"SELECT version, element, rows, hash {_OF_THE_FOLD} "
-        f"{limit} ORDER BY version DESC LIMIT 1) AS s ON true WHERE h.entity = $1 AND h.key = $2",
+        f"{limit} ORDER BY stride DESC LIMIT 1) AS s ON true WHERE h.entity = $1 AND h.key = $2",
         *(entity, key, fold),
         *(() if upto is None else (upto,)),
     )
@@ -110,13 +117,14 @@ async def version_at(read: Connection, entity: str, key: str, at_ms: int) -> int
     return await head_of(read, entity, key) if later is None else int(later) - 1
 
 
-async def changed_since(read: Connection, entity: str, at_ms: int, *, after: str, keys_max: int) -> list[str]:
-    """The next keys behind `after`, in their order, that have an event later than a time."""
+async def changed_since(read: Connection, entity: str, at_ms: int, *, after: str, keys_max: int) -> list[tuple[str, int]]:
+    """The next keys behind `after`, in their order, with an event later than a time, and the versions that they had then."""
     rows = await read.fetch(
-        "SELECT DISTINCT key FROM truecopy_events WHERE entity = $1 AND at_ms > $2 AND key > $3 ORDER BY key LIMIT $4",
+        "SELECT key, MIN(version) - 1 FROM truecopy_events WHERE entity = $1 AND at_ms > $2 AND key > $3 "
+        "GROUP BY key ORDER BY key LIMIT $4",
         *(entity, at_ms, after, keys_max),
     )
-    return [str(key) for (key,) in rows]
+    return [(key, version) for key, version in rows]
 
 
 async def schemas_of(read: Connection, fingerprints: Iterable[bytes]) -> dict[bytes, tuple[str, AvroSchema]]:
@@ -128,18 +136,8 @@ async def schemas_of(read: Connection, fingerprints: Iterable[bytes]) -> dict[by
 async def keep(tx: Connection, entity: str, key: str, fold: str, snapshots: Sequence[Snapshot]) -> None:
     """Keep these in place of earlier ones of the same stride; where a later one is kept, that stays instead."""
     last = {one.version // SNAPSHOT_STRIDE: one for one in sorted(snapshots)}
-    rows = []
-    for stride, one in last.items():
-        ends = (stride + 1) * SNAPSHOT_STRIDE
-        later = f"SELECT 1 {_OF_THE_FOLD} AND version > $4 AND version < $5"
-        if await tx.fetch(later, entity, key, fold, one.version, ends):
-            continue
-        await tx.fetch(
-            "DELETE FROM truecopy_snapshots WHERE entity = $1 AND key = $2 AND fold = $3 AND version >= $4 AND version < $5",
-            *(entity, key, fold, stride * SNAPSHOT_STRIDE, ends),
-        )
-        rows.append((entity, key, fold, *one, _hash(entity, key, fold, one)))
-    await tx.put(SNAPSHOTS, rows)
+    for stride, one in last.items():  # in one order, so that readers who keep at once do not block each other for good
+        await tx.fetch(_KEEPING, entity, key, fold, stride, *one, _hash(entity, key, fold, one))
 
 
 def _hash(entity: str, key: str, fold: str, snapshot: Snapshot) -> bytes:

@@ -87,11 +87,10 @@ async def keys_that_one_transaction_restores(tmp_path: Path) -> None:
     entity, keys = await owner(tmp_path), [f"k{at:04}" for at in range(limits.ROLLBACK_KEYS + 1)]
     [(_, event)] = deposited(1)
     await entity.store.publish_many([(key, event) for key in keys])
-    rollback = await open_rollback(entity, keys=len(keys))
-    begun = rollback_many(entity, rollback, to=dict.fromkeys(keys, 0))
+    begun = rollback_many(entity, await open_rollback(entity, to=dict.fromkeys(keys, 0)))
     assert (await anext(begun)).outcome is Outcome.RESTORED
     async with entity.store.database.snapshot() as read:
-        [[done]] = await read.fetch("SELECT COUNT(*) FROM truecopy_rolled_back")
+        [[done]] = await read.fetch("SELECT COUNT(*) FROM truecopy_rolled_back WHERE outcome <> 'PLANNED'")
     assert done == limits.ROLLBACK_KEYS
     await begun.aclose()
     await entity.store.database.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import make_dataclass
 from decimal import Decimal
@@ -78,7 +79,10 @@ async def test_the_declaration_of_a_wide_row_is_no_obstacle_to_a_snapshot(servic
     assert await snapshots(service) == [40]
 
 
-async def test_readers_at_once_keep_the_same_snapshots(service: Service) -> None:
+async def test_readers_at_once_keep_the_same_snapshots_without_a_deadlock(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "truecopy.entities")
     accounts = service.entity(balances)
     await service.publish_many(deposited(*range(1_200)))
 
@@ -86,6 +90,7 @@ async def test_readers_at_once_keep_the_same_snapshots(service: Service) -> None
 
     assert {accounts.rows(one)[0].amount for one in states} == {Decimal(sum(range(1_200)))}
     assert await snapshots(service) == [999, 1_200]
+    assert [one.getMessage() for one in caplog.records if "deadlock" in one.getMessage()] == []
     assert await accounts.verify("a1") == 1_200
 
 
