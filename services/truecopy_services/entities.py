@@ -21,9 +21,10 @@ from pydantic_core import to_jsonable_python
 
 from truecopy_bus.errors import DataRefusedError, UnavailableError
 from truecopy_bus.histories import Snapshot, events, head_of, keep, schemas_of, version_at
+from truecopy_bus.publish import Prepared
 from truecopy_bus.rollbacks import Outcome, Rolled, begin, end, note
 from truecopy_bus.sql import Connection
-from truecopy_bus.store import EventStore, Transaction
+from truecopy_bus.store import EventStore
 from truecopy_bus.token import Token
 from truecopy_projections.entity_fold import Delta, EntityFold, ProjectionFold, State, delta
 from truecopy_projections.entity_states import differing_snapshot, load_state
@@ -162,24 +163,28 @@ class Entity:
             head = await head_of(tx.connection, self.fold.entity, key, held=True)
             if expected_version is not None and expected_version != head:
                 raise await self.conflict(tx.connection, key, to, expected_version, head)
-            done = await self.restore(tx, key, to, publish=not dry_run)
+            now = (await load_state(tx.connection, self.fold, key)).state
+            changes, prepared = await self.restore(tx.connection, now, to)
+            tokens = () if dry_run else tuple(await tx.publish_prepared(prepared))
+            done = Rollback(key=key, was=head, to=to, delta=changes, tokens=tokens)
             if not dry_run:
                 journal = await begin(tx.connection, self.fold.entity, {"key": key, "to": to}, by=self.by, why=why)
                 await note(tx.connection, journal.id, [_rolled(done)])
                 await end(tx.connection, journal.id)
         return done
 
-    async def restore(self, tx: Transaction, key: str, to: int, *, publish: bool = True) -> Rollback:
-        """`rollback` within an open transaction that holds the head of the key, and without a journal of its own."""
-        read = tx.connection
-        now, head, _ = await load_state(read, self.fold, key)
+    async def restore(self, read: Connection, now: State, to: int) -> tuple[Delta, list[Prepared]]:
+        """What changes from `now` back to version `to`, and what is to be published for it. Raises like `rollback`.
+
+        Whoever publishes it holds the head of the key, or `now` is not what it is made on.
+        """
+        key = now.key
         then = (await load_state(read, self.fold, key, version=to)).state
         found = await events(read, self.fold.entity, key, after=to - 1, upto=to, rows_max=1) if to else []
         schemas = await schemas_of(read, {one.fingerprint for one in found})
         event = found[0] if found else None
-        prepared = restoring(self.fold, now, then, event, schemas[event.fingerprint] if event else None, deletes=self.deletes)
-        tokens = await tx.publish_prepared(prepared) if publish else []
-        return Rollback(key=key, was=head, to=to, delta=delta(self.fold, now, then), tokens=tuple(tokens))
+        schema = schemas[event.fingerprint] if event else None
+        return delta(self.fold, now, then), restoring(self.fold, now, then, event, schema, deletes=self.deletes)
 
     async def conflict(self, read: Connection, key: str, to: int, expected: int, head: int) -> RollbackConflictError:
         """Both changes, of which neither may be lost."""

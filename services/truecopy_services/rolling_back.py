@@ -12,6 +12,7 @@ from typing import Any
 
 from truecopy_bus.histories import changed_since, head_of
 from truecopy_bus.points import Point, reached
+from truecopy_bus.publish import Prepared
 from truecopy_bus.rollbacks import (
     Outcome,
     RollbackEntry,
@@ -30,7 +31,7 @@ from truecopy_bus.store import Transaction
 from truecopy_projections.entity_states import load_state
 from truecopy_projections.errors import RollbackRefusedError, StateUnknownError, UnknownVersionError
 from truecopy_projections.limits import ROLLBACK_KEYS
-from truecopy_services.entities import Entity, Rollback
+from truecopy_services.entities import Entity
 from truecopy_services.errors import UsageError
 from truecopy_services.operating.conditions import Where, where
 
@@ -156,38 +157,39 @@ async def _chunk(
     # Heads in one order, as everybody locks them; and only then the journal: who came first has written it by now.
     heads = {key: await head_of(read, entity.fold.entity, key, held=True) for key in sorted(wanted)}
     expected = heads if rollback is None else await still_planned(read, rollback.id, wanted)
-    return [
-        await _one(entity, tx, key, head, expected[key], wanted[key], meets, publish=rollback is not None)
-        for key, head in heads.items()
-        if key in expected
-    ]
+    steps, prepared = list[Step](), list[Prepared]()
+    for key, head in heads.items():
+        if key in expected:
+            step, events = await _one(entity, read, key, head, expected[key], wanted[key], meets)
+            steps.append(step)
+            prepared += events
+    if rollback is not None:
+        await tx.publish_prepared(prepared)
+    return steps
 
 
 async def _one(
-    entity: Entity, tx: Transaction, key: str, head: int, expected: int, to: int, meets: Where, *, publish: bool
-) -> Step:
-    read = tx.connection
+    entity: Entity, read: Connection, key: str, head: int, expected: int, to: int, meets: Where
+) -> tuple[Step, list[Prepared]]:
+    """What becomes of a key, and the events that do it."""
 
     def step(outcome: Outcome, why: str = "", now: int = head) -> Step:
         return Step(key=key, outcome=outcome, was=head, to=to, now=now, why=why)
 
     try:
         if expected != head:
-            return step(Outcome.CONFLICT, str(await entity.conflict(read, key, to, expected, head)))
-        if not await _meets(entity, read, key, meets):
-            return step(Outcome.LEFT)
-        done: Rollback = await entity.restore(tx, key, to, publish=publish)
+            return step(Outcome.CONFLICT, str(await entity.conflict(read, key, to, expected, head))), []
+        state = (await load_state(read, entity.fold, key)).state
+        # Of a key without rows, whether no fields meet them.
+        fields = [entity.fold.fields(values) for values in state.rows.values()] or [{}]
+        if not any(map(meets, fields)):
+            return step(Outcome.LEFT), []
+        changes, prepared = await entity.restore(read, state, to)
     except (RollbackRefusedError, StateUnknownError, UnknownVersionError) as fault:
-        return step(Outcome.REFUSED, str(fault))
-    if not done.delta.rows:
-        return step(Outcome.SAME)
-    return step(Outcome.RESTORED, str(done.delta), head + len(done.tokens))
-
-
-async def _meets(entity: Entity, read: Connection, key: str, meets: Where) -> bool:
-    """Whether a row of the key as it is now meets the conditions; of a key without rows, whether no fields do."""
-    state = (await load_state(read, entity.fold, key)).state
-    return any(meets(entity.fold.fields(values)) for values in state.rows.values()) if state.rows else meets({})
+        return step(Outcome.REFUSED, str(fault)), []
+    if not prepared:
+        return step(Outcome.SAME), []
+    return step(Outcome.RESTORED, str(changes), head + len(prepared)), prepared
 
 
 def _rolled(step: Step) -> Rolled:

@@ -443,6 +443,18 @@ async def test_named_keys_go_back_to_named_versions_and_one_that_can_not_holds_u
     assert [await balance(accounts, key) for key in "abcde"] == [1, None, 6, 6, 106]
 
 
+async def test_a_key_that_differs_in_nothing_that_comes_back_is_the_same(near: Service) -> None:
+    accounts = near.entity(balances)
+    await near.publish_many(deposited(5, 7, -7))  # the amount is back; how often it changed is not
+
+    [would] = [step async for step in rollback_many(accounts, to={"a1": 1})]
+    [done] = [step async for step in rollback_many(accounts, await open_rollback(accounts, to={"a1": 1}))]
+
+    assert (would.outcome, done.outcome, done.now) == (Outcome.SAME, Outcome.SAME, 3)
+    assert (await accounts.rollback("a1", to=1)).tokens == ()
+    assert await near.store.version(ACCOUNT, "a1") == 3
+
+
 async def test_wrong_questions_of_many_keys_are_refused_by_name(near: Service) -> None:
     accounts = near.entity(balances)
     await near.publish_many(deposited(5))

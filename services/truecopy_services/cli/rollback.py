@@ -73,7 +73,7 @@ async def _one(entity: Entity, arguments: Namespace, screen: Screen) -> Exit:
         dry_run=arguments.dry_run,
     )
     about = f"{entity.fold.entity} {done.key!r}"
-    if not done.delta.rows:
+    if not done.delta.rows or not (done.tokens or arguments.dry_run):
         screen.say(f"{about}: its state at version {done.was} is that of version {done.to}: nothing to restore")
     elif arguments.dry_run:
         screen.say(f"{about}, {done.delta}: would be restored")
