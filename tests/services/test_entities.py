@@ -63,6 +63,11 @@ class Entry:
     amount: Money
 
 
+@dataclass
+class Customer:
+    name: str
+
+
 app = Truecopy("bank")
 balances = app.projection("balance", entity=ACCOUNT, row=Balance)
 entries = app.projection("entry", entity=ACCOUNT, row=Entry, key="number")
@@ -467,3 +472,18 @@ async def test_wrong_questions_of_many_keys_are_refused_by_name(near: Service) -
         await anext(rollback_many(accounts, None))
     with pytest.raises(UsageError, match="or of what was published since"):
         await open_rollback(accounts, since_ms=1, to={"a1": 1})
+
+
+async def test_replicas_follow_a_rollback_and_are_proven_equal(tmp_path: Path) -> None:
+    shop = Truecopy("shop", log="memory:", replica="memory:", store=f"sqlite:{tmp_path}/store.db")
+    shop.add(balances)
+    names = shop.projection("customer", entity=CUSTOMER, row=Customer)
+    names.copies(Renamed)
+    async with shop.running() as service:
+        await service.publish_many([*deposited(5, 7), ("c1", Renamed(name="Ada")), ("c1", Left()), ("c1", Renamed(name="Eve"))])
+        by_state = await service.entity(CUSTOMER, deletes=Left).rollback("c1", to=1)
+        by_delta = await service.entity(balances).rollback("a1", to=1)
+
+        assert await service.get(names, "c1", at_least=by_state.tokens[-1]) == Customer("Ada")
+        assert await service.get(balances, "a1", at_least=by_delta.tokens[-1]) == Balance("a1", Decimal(5), 3)
+        assert {report.verdict.name for report in await service.check(deep=True)} == {"EQUAL"}
