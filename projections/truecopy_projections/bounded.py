@@ -48,7 +48,7 @@ class BoundedWorker(Worker):
         super().__init__(
             projection,
             _Seizing(replica),
-            log if reports else _Untold(log),  # type: ignore[arg-type]
+            log if reports else _Untold(log),
             registry,
             topic=topic,
             group=group,
@@ -118,7 +118,13 @@ class _Seizing:
         return getattr(self._replica, name)
 
     async def renew(
-        self, projection: Projection[Any], holder: str, held: Collection[Fence], *, lease_s: float
+        self,
+        projection: Projection[Any],
+        holder: str,
+        held: Collection[Fence],
+        *,
+        lease_s: float,
+        seize: bool = True,  # noqa: ARG002
     ) -> Mapping[int, Fence]:
         return await self._replica.renew(projection, holder, held, lease_s=lease_s, seize=True)
 

@@ -38,6 +38,7 @@ __all__ = [
     "SCRUB_AGE_MAX_S",
     "SCRUB_ROWS_NAMED_MAX",
     "SNAPSHOT_EVENTS",
+    "SNAPSHOT_KEEP_S",
     "SWAP_ARRIVE_S",
     "SWAP_TRIES",
     "THREAD_RECORDS_MIN",
@@ -136,6 +137,8 @@ REPAIR_ROWS_FREE = 100
 """Rows that a repair may change whatever their share: of a small table a few are much."""
 SNAPSHOT_EVENTS = 12
 """Events that a load of an entity folds until it keeps a snapshot: so few that a long history loads as a short one does."""
+SNAPSHOT_KEEP_S = 0.5
+"""Seconds for which a load waits until it may keep a snapshot: who asks may hold the store's writer himself."""
 ROLLBACK_KEYS = 100
 """Keys that a rollback of many restores in one transaction: what an owner's writers may have to wait for."""
 ALONE_LEASE_S = 30.0

@@ -62,7 +62,7 @@ async def swap(
 ) -> None:
     """Let `new` be live in place of `old`, which follows from now on. `fences` are all of either, by its id.
 
-    Raises SwapRefusedError: a fence is lost, the positions differ, the stages are others by now, or somebody's object depends on
+    Raises SwapRefusedError: a fence is lost, the positions differ, the stages are others by now, or an object depends on
     the view and can't stay on it.
     """
     if tx.dialect.name == "postgres":
