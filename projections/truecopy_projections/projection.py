@@ -19,7 +19,8 @@ from truecopy_projections.errors import ProjectionError
 from truecopy_projections.foreign import ForeignTopic
 from truecopy_projections.gathered import Gathered
 from truecopy_projections.row_type import RowType, SubKey
-from truecopy_schemas import Event
+from truecopy_schemas import AvroSchema, Decoder, Event
+from truecopy_schemas.upcasting import decoder_of
 
 __all__ = ["EVERY_ROW", "Address", "Change", "ForeignRecord", "Projection", "Reducer", "Restorer", "SubKey"]
 
@@ -217,6 +218,14 @@ class Projection(RowType[R]):
         if name in self.handlers:
             raise ProjectionError(f"{self.id}: {name} has a reducer already")
         self.handlers[name] = handler
+
+    def reads(self, schema: AvroSchema) -> tuple[Handler, Decoder[Event]] | None:
+        """What reduces the events of a writer's schema, and what decodes them, upcast to a type that it reduces.
+
+        None if it reduces none of them. Raises InvalidSchemaError when its class can't read that schema.
+        """
+        found = decoder_of(schema, [handler.event for handler in self.handlers.values()])
+        return None if found is None else (self.handlers[found[0].__event_name__], found[1])
 
     def every(self) -> tuple[SubKey, ...] | None:
         """What an event that concerns all rows of its key touches, as `touched` says it."""

@@ -7,7 +7,7 @@ from truecopy_projections.foreign import ForeignTopic
 from truecopy_projections.gathered import Gathered
 from truecopy_projections.projection import EVERY_ROW, Change, ForeignRecord, Projection
 from truecopy_projections.verdicts import Report, Verdict
-from truecopy_schemas import Event, InvalidEventError, Record, TruecopyError
+from truecopy_schemas import Event, InvalidEventError, Record, TruecopyError, upcasts
 from truecopy_services.app import Truecopy
 from truecopy_services.config import Settings
 from truecopy_services.reading import GatheredReader, ReplicaReader
@@ -36,4 +36,5 @@ __all__ = [
     "UnknownProjectionError",
     "Verdict",
     "VersionConflictError",
+    "upcasts",
 ]
