@@ -33,14 +33,15 @@ from truecopy_schemas.framing import unframe
 from truecopy_schemas.limits import KEY_BYTES_MAX
 from truecopy_schemas.upcasting import Upcaster, upcast, upcast_classes, upcaster_of
 
-__all__ = ["Reference", "Rows", "Watch", "reduced", "replay"]
+__all__ = ["Fold", "Reference", "Rows", "Watch", "Way", "fed", "reduced", "replay"]
 
 Rows = dict[SubKey, tuple[Any, ...]]
 """The rows of a key: canonical values by sub key."""
 
 
-_Way = tuple[Handler, Decoder[Any] | None, list[Upcaster]]
-_Schema = tuple[bytes, _Way | None, bool]
+Way = tuple[Handler, Decoder[Any] | None, list[Upcaster]]
+"""What reduces a writer's events, what decodes them (None if nothing can), and the steps to the type that is reduced."""
+_Schema = tuple[bytes, Way | None, bool]
 """A writer's fingerprint, how its events come to a reducer, and whether they delete."""
 
 
@@ -95,7 +96,13 @@ async def replay(
     was ruled for that replica. Raises PositionLostError when the log no longer begins at 0, LogUnavailableError when it stops
     giving records.
     """
-    fold_one = (_Fold if projection.foreign is None else _ForeignFold)(projection, stops or {}, watch, amendments)
+    fold_one = (Fold if projection.foreign is None else ForeignFold)(projection, stops or {}, watch, amendments)
+    return await fed(fold_one, log, schemas, topic=topic, upto=upto)
+
+
+async def fed(fold_one: "Fold", log: Log, schemas: SchemaSource, *, topic: str, upto: Mapping[int, int]) -> Reference:
+    """What a fold makes of the log from offset 0 on, as replay says it."""
+    watch = fold_one.watch
     at = dict.fromkeys(upto, 0)
     reader = log.reader(topic)
     stalls_at = time.monotonic() + REPLAY_STALL_S
@@ -121,8 +128,8 @@ async def replay(
     return fold_one.found
 
 
-class _Fold:
-    """The state of a replay."""
+class Fold:
+    """The state of a replay of an entity's topic."""
 
     def __init__(
         self, projection: Projection[Any], stops: Mapping[str, int], watch: Watch | None, amendments: Amendments
@@ -146,7 +153,7 @@ class _Fold:
             return
         self.schemas[schema_id] = known.fingerprint, self._way(known.schema), bool(known.schema.get("truecopy.deletes"))
 
-    def _way(self, schema: Mapping[str, Any]) -> _Way | None:
+    def _way(self, schema: Mapping[str, Any]) -> Way | None:
         """How events of a writer's schema come to a reducer; None if to none.
 
         They are read by the class whose schema it is, or else by the one of its name that is handled or that nothing of that
@@ -155,7 +162,8 @@ class _Fold:
         name, handlers = _full_name(schema), {handler.event: handler for handler in self.projection.handlers.values()}
         ways: dict[type[Event], list[Upcaster]] = {cls: [] for cls in handlers}
         for cls in upcast_classes():
-            at, steps = cls, []
+            at: type[Event] = cls
+            steps: list[Upcaster] = []
             while at not in handlers and (step := upcaster_of(at)) is not None:
                 at, steps = step.new, [*steps, step]
             if at in handlers:
@@ -209,7 +217,7 @@ class _Fold:
         if verdict is Verdict.APPLY:
             self.found.fingerprints.add(schema[0])
             self._chain(partition, key, head)
-            self._reduce(key, version, lambda rows: self._effect(rows, schema, body, Change(key, version, ())))
+            self.reduce(key, version, lambda rows: self._effect(rows, schema, body, Change(key, version, ())))
         return True
 
     def _chain(self, partition: int, key: str, head: Head) -> None:
@@ -225,16 +233,13 @@ class _Fold:
             return self._ruled(rows, ruling, change)
         if way is None:
             return {} if deletes else rows
-        return self._told_by(way, rows, body, change)
+        return self.told_by(way, rows, body, change)
 
-    def _told_by(self, way: _Way, rows: Rows, body: bytes, change: Change) -> Rows:
+    def told_by(self, way: Way, rows: Rows, body: bytes, change: Change) -> Rows:
         handler, decoder, steps = way
         if decoder is None:
             raise UndecodableError("the projection's class can't read this writer's schema")
-        event = decoder.decode_event(body)
-        for step in steps:
-            event = upcast(event, step)
-        return reduced(self.projection, rows, handler, event, change)
+        return reduced(self.projection, rows, handler, upcast(decoder.decode_event(body), steps), change)
 
     def _ruled(self, rows: Rows, ruling: Amendment, change: Change) -> Rows:
         """The rows after an event that was amended: as they were, or as another body in its place leaves them."""
@@ -245,9 +250,9 @@ class _Fold:
             handler = self.projection.handlers[_full_name(schema)]
             return reduced(self.projection, rows, handler, RecordDecoder(schema).decode(ruling.body), change)
         way = self._way(schema)
-        return rows if way is None else self._told_by(way, rows, ruling.body, change)
+        return rows if way is None else self.told_by(way, rows, ruling.body, change)
 
-    def _reduce(self, key: str, version: int, effect: Callable[[Rows], Rows]) -> None:
+    def reduce(self, key: str, version: int, effect: Callable[[Rows], Rows]) -> None:
         if key in self.stuck or version > self.stops.get(key, version):
             self.stuck.add(key)
             return
@@ -264,7 +269,7 @@ class _Fold:
             self.watch.step(key, version, rows)
 
 
-class _ForeignFold(_Fold):
+class ForeignFold(Fold):
     """The state of a replay of a topic that others write: records are numbered as they come."""
 
     def __init__(
@@ -303,9 +308,9 @@ class _ForeignFold(_Fold):
         self._chain(record.partition, key, head)
         change = Change(key, version, ())
         if (ruling := self.amendments.about(key, version, *chained)) is not None:
-            self._reduce(key, version, lambda rows: self._ruled(rows, ruling, change))
+            self.reduce(key, version, lambda rows: self._ruled(rows, ruling, change))
         else:
-            self._reduce(key, version, lambda rows: {} if value is None else self._told(rows, value, change))
+            self.reduce(key, version, lambda rows: {} if value is None else self._told(rows, value, change))
 
     def _told(self, rows: Rows, value: bytes, change: Change) -> Rows:
         schema_id, body = unframe(value)

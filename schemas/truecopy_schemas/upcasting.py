@@ -14,7 +14,7 @@ types that it handles, and a type that it handles itself is not upcast any furth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -75,19 +75,20 @@ def upcast_classes() -> tuple[type[Event], ...]:
     return tuple(_DECLARED)
 
 
-def upcast(event: Event, step: Upcaster) -> Event:
-    """The event after one step. Raises UpcastError."""
-    name = step.old.__event_name__
-    try:
-        found = step.function(event)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as fault:  # the user's function; whatever it raises, an exit too, is about this event
-        raise UpcastError(event_name=name, problem=f"its upcaster raised {type(fault).__name__}: {fault}") from fault
-    if type(found) is not step.new:
-        problem = f"its upcaster returned {type(found).__name__}, expected {step.new.__name__}"
-        raise UpcastError(event_name=name, problem=problem)
-    return found
+def upcast(event: Event, steps: Iterable[Upcaster]) -> Event:
+    """The event after these steps. Raises UpcastError."""
+    for step in steps:
+        name = step.old.__event_name__
+        try:
+            event = step.function(event)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as fault:  # the user's function; whatever it raises, an exit too, is about this event
+            raise UpcastError(event_name=name, problem=f"its upcaster raised {type(fault).__name__}: {fault}") from fault
+        if type(event) is not step.new:
+            problem = f"its upcaster returned {type(event).__name__}, expected {step.new.__name__}"
+            raise UpcastError(event_name=name, problem=problem)
+    return event
 
 
 class UpcastingDecoder(Decoder[Event]):
@@ -99,10 +100,7 @@ class UpcastingDecoder(Decoder[Event]):
 
     def decode_event(self, body: bytes) -> Event:
         """The event in a body, as the last step makes it. Raises UndecodableError, UpcastError."""
-        event = super().decode_event(body)
-        for step in self.steps:
-            event = upcast(event, step)
-        return event
+        return upcast(super().decode_event(body), self.steps)
 
 
 def decoder_of(schema: AvroSchema, handled: Collection[type[Event]]) -> tuple[type[Event], Decoder[Event]] | None:
