@@ -7,6 +7,7 @@ from truecopy_schemas.errors import TruecopyError
 __all__ = [
     "AmendmentRefusedError",
     "BootstrapRefusedError",
+    "EffectRejectedError",
     "InvalidAmendmentError",
     "InvalidCertificateError",
     "NotEqualError",
@@ -155,3 +156,11 @@ class SnapshotError(TruecopyError):
             "the snapshots of this key are forgotten, give the changed projection the next number"
         )
         self.entity, self.key, self.seen = entity, key, seen
+
+
+class EffectRejectedError(TruecopyError):
+    """An event's effects are not what can be kept. Its key waits; mend the function that makes them."""
+
+    def __init__(self, projection: str, key: str, version: int, why: str) -> None:
+        super().__init__(f"{projection}, {key!r} at version {version}: {why}; mend the function that makes its effects")
+        self.projection, self.key, self.version, self.why = projection, key, version, why

@@ -2,6 +2,7 @@
 
 from truecopy_bus.errors import UnavailableError, VersionConflictError
 from truecopy_bus.token import Token
+from truecopy_projections.effects import Effect
 from truecopy_projections.errors import NotReachedError, UnknownProjectionError
 from truecopy_projections.foreign import ForeignTopic
 from truecopy_projections.gathered import Gathered
@@ -16,6 +17,7 @@ from truecopy_services.service import Service
 __all__ = [
     "EVERY_ROW",
     "Change",
+    "Effect",
     "Event",
     "ForeignRecord",
     "ForeignTopic",
