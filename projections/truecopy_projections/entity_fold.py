@@ -168,8 +168,7 @@ class ProjectionFold:
         return fingerprint in self._writers
 
     def learn(self, fingerprint: bytes, schema: AvroSchema) -> None:
-        handler = self.projection.handlers.get(full_name(schema))
-        decoder = None if handler is None else Decoder(schema, handler.event)
+        handler, decoder = self.projection.reads(schema) or (None, None)
         self._writers[fingerprint] = handler, decoder, bool(schema.get("truecopy.deletes"))
 
     def begins(self, version: int) -> int | None:  # noqa: ARG002

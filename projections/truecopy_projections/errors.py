@@ -7,6 +7,7 @@ from truecopy_schemas.errors import TruecopyError
 __all__ = [
     "AmendmentRefusedError",
     "BootstrapRefusedError",
+    "EffectRejectedError",
     "InvalidAmendmentError",
     "InvalidCertificateError",
     "NotCaughtUpError",
@@ -188,3 +189,11 @@ class SwapRefusedError(TruecopyError):
     def __init__(self, *, new: str, old: str, seen: str, remedy: str) -> None:
         super().__init__(f"{new} does not take the place of {old}: {seen}; {remedy}")
         self.new, self.old, self.seen, self.remedy = new, old, seen, remedy
+
+
+class EffectRejectedError(TruecopyError):
+    """An event's effects are not what can be kept. Its key waits; mend the function that makes them."""
+
+    def __init__(self, projection: str, key: str, version: int, why: str) -> None:
+        super().__init__(f"{projection}, {key!r} at version {version}: {why}; mend the function that makes its effects")
+        self.projection, self.key, self.version, self.why = projection, key, version, why

@@ -16,6 +16,9 @@ __all__ = [
     "CHECK_WAIT_S",
     "COLUMN_RECORDS_MIN",
     "DETAIL_CHARS_MAX",
+    "EFFECTS_EVENT_MAX",
+    "EFFECT_BYTES_MAX",
+    "EFFECT_KIND_CHARS_MAX",
     "EXPLAINED_KEYS_MAX",
     "GROUP_LOCKS",
     "GROUP_ROWS_MAX",
@@ -59,6 +62,12 @@ WAITING_BYTES_MAX = 64 * 1024 * 1024
 """Bytes that wait behind parked keys of a partition before it halts."""
 QUARANTINE_RECORDS = 50
 """Quarantined records that a reader of the quarantine holds at a time: 50 MB if each is as large as a record may be."""
+EFFECTS_EVENT_MAX = 100
+"""Effects of one event. They are written in the transaction that applies it; a fan-out to more is the receiver's to make."""
+EFFECT_BYTES_MAX = 256 * 1024
+"""Bytes of an effect's payload as JSON: a message, or a reference to what is larger."""
+EFFECT_KIND_CHARS_MAX = 200
+"""Characters of an effect's kind: a name."""
 WAITING_SHARE_MAX = 0.8
 """Share of KEYS_PARKED_MAX or of WAITING_BYTES_MAX from which on a worker warns: there is a fifth left to act in."""
 WAITING_REPEAT_S = 60.0

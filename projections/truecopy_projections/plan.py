@@ -217,6 +217,7 @@ class _Partition:
             waits=tuple(self.waits.values()),
             freed=frozenset(self.freed),
             checkpoints=tuple(self.checkpoints),
+            effects=tuple(self.rows.effects.get(self.was.partition, ())),
             applied=self.applied,
         )
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from truecopy_bus.errors import TopicMismatchError
 from truecopy_bus.leases import Fence
 from truecopy_projections.amendment import Amendments
+from truecopy_projections.effects import Delivery
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.gathered import Gathered, GatheredRow, Group
 from truecopy_projections.projection import Projection
@@ -169,6 +170,17 @@ class Replica(Protocol):
 
         Raises DataRefusedError (nothing was written): ask `culprits` which keys are to blame.
         """
+        ...
+
+    def delivering(self, name: str, limit: int) -> AbstractAsyncContextManager[Delivery]:
+        """The first `limit` effects of a projection's name, removed when the block ends well, left as they were when it raises.
+
+        One block has them at a time; a second waits, and is given what is left.
+        """
+        ...
+
+    async def pending(self, name: str) -> tuple[int, int]:
+        """How many effects of a projection's name wait to be delivered, and the age of the oldest in ms (0 if none)."""
         ...
 
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:

@@ -7,7 +7,7 @@ a snapshot may be reading is copied before it is changed.
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -20,11 +20,13 @@ from truecopy_bus.leases import Fence
 from truecopy_bus.sql import Column, Kind
 from truecopy_projections.amendment import NO_AMENDMENTS, Amendments
 from truecopy_projections.digest import bucket_of
+from truecopy_projections.effects import Delivery
 from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.gathered import Gathered, GatheredRow, Group, GroupId, GroupRefusedError
 from truecopy_projections.limits import CHECKPOINTS_KEPT, QUARANTINE_RECORDS, SCAN_ROWS
 from truecopy_projections.projection import Projection, SubKey
 from truecopy_projections.replica import JournalEntry, Snapshot, refuse_other_declaration, refuse_other_partitions
+from truecopy_projections.replicas.memory_effects import MemoryEffects
 from truecopy_projections.replicas.memory_gathered import changes_of, refolded, refused
 from truecopy_projections.replicas.memory_leases import MemoryLeases
 from truecopy_projections.replicas.memory_stages import MemoryStages
@@ -125,6 +127,7 @@ class MemoryReplica:
         self._journal: list[tuple[str, str]] = []
         self._remembered: dict[tuple[str, str], str] = {}
         self._stages = MemoryStages()
+        self._effects = MemoryEffects()
 
     @property
     def name(self) -> str:
@@ -210,6 +213,7 @@ class MemoryReplica:
             for plan in current:
                 contents.change(plan)
             contents.gather(gathered)
+            self._effects.fire(current)
         if current or not plans:
             self._journal += lines
         return frozenset(plan.was.partition for plan in current)
@@ -217,6 +221,12 @@ class MemoryReplica:
     async def scrubbed(self, projection: Projection[Any], at_ms: Mapping[int, int] | None) -> None:
         contents = self._changeable(projection)
         contents.scrubs = None if at_ms is None else packed(unpacked(contents.scrubs), at_ms)
+
+    def delivering(self, name: str, limit: int) -> AbstractAsyncContextManager[Delivery]:
+        return self._effects.delivering(name, limit)
+
+    async def pending(self, name: str) -> tuple[int, int]:
+        return self._effects.pending(name)
 
     async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
         self._remembered[projection.id, what] = json.dumps(said)

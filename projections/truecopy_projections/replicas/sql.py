@@ -6,7 +6,7 @@ statement for each table, whatever the number of partitions: what is removed fir
 
 import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from truecopy_bus import leases
@@ -16,11 +16,13 @@ from truecopy_bus.points import Point, reached
 from truecopy_bus.sql import Connection, Database
 from truecopy_bus.sql.statements import listed
 from truecopy_projections.digest import bucket_of
+from truecopy_projections.effects import Delivery
 from truecopy_projections.gathered import GroupRefusedError
 from truecopy_projections.limits import CHECKPOINTS_KEPT
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot, refuse_other_partitions
 from truecopy_projections.replicas.culprits import culprits
+from truecopy_projections.replicas.sql_effects import EFFECTS_FIRED, delivering, effects_statement, fire, pending
 from truecopy_projections.replicas.sql_gathered import locked, refold
 from truecopy_projections.replicas.sql_keys import load, rows_to_put, write_keys
 from truecopy_projections.replicas.sql_quarantine import amendment_rows
@@ -77,6 +79,7 @@ class SqlReplica:
     def __init__(self, database: Database, *, service: str = "") -> None:
         self._database, self._service = database, service
         self._lazy = False
+        self._keeps_effects = False
         self._unpruned: dict[str, int] = {}
 
     @property
@@ -93,6 +96,8 @@ class SqlReplica:
                 await refuse_dropped(connection, PARTITIONS.name, *(shape.name for shape in own))
         views = [view_statement(rows, dialect) for rows in (projection, *projection.gathers)]
         await self._database.install((*SHARED, *own), (journal_statement(dialect), *views))
+        if projection.effectors:
+            await self._keep_effects()
         async with self._database.transaction() as tx:
             for said in (
                 (FORMAT_NAME, str(FORMAT)),
@@ -192,6 +197,20 @@ class SqlReplica:
                 await _append(tx, journal)
         return frozenset(plan.was.partition for plan in current)
 
+    def delivering(self, name: str, limit: int) -> AbstractAsyncContextManager[Delivery]:
+        return delivering(self._database, name, limit, before=self._keep_effects)
+
+    async def pending(self, name: str) -> tuple[int, int]:
+        await self._keep_effects()
+        async with self._database.snapshot() as connection:
+            return await pending(connection, name)
+
+    async def _keep_effects(self) -> None:
+        """Make the tables of effects: who has none has none of these."""
+        if not self._keeps_effects:
+            await self._database.install((EFFECTS_FIRED,), (effects_statement(self._database.dialect),))
+            self._keeps_effects = True
+
     async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
         async with self._database.transaction() as tx:
             await tx.put(META, [(remembered_name(projection.id, what), json.dumps(said))])
@@ -248,6 +267,7 @@ class SqlReplica:
             if rows:
                 await tx.put(table, rows)
         await refold(tx, projection, touched)
+        await fire(tx, plans)
         await reached(Point.WORKER_WRITING, sum(plan.state.count for plan in plans))
         await tx.put(PARTITIONS, [state_row(own, plan.state) for plan in plans])
         if checkpoints:
