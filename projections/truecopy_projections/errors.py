@@ -6,6 +6,7 @@ from truecopy_schemas.errors import TruecopyError
 
 __all__ = [
     "BootstrapRefusedError",
+    "CutError",
     "InvalidCertificateError",
     "NotEqualError",
     "NotReachedError",
@@ -50,6 +51,10 @@ class NotReachedError(TruecopyError):
             "wait longer, or see `truecopy status` for what holds it"
         )
         self.key, self.wanted, self.seen, self.why = key, wanted, seen, why
+
+
+class CutError(TruecopyError):
+    """A point of the history that is not there. Name one that is, as the message says; nothing was done."""
 
 
 class RepairRefusedError(TruecopyError):
