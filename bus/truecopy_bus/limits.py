@@ -8,6 +8,7 @@ __all__ = [
     "CHUNK_BYTES_MAX",
     "CLAIM_ATTEMPTS_MAX",
     "CONNECT_TIMEOUT_S",
+    "HISTORY_EVENTS_MAX",
     "LEASE_S",
     "LEASE_STRETCH_MAX",
     "LOG_POLL_S",
@@ -35,6 +36,7 @@ __all__ = [
     "SCHEMA_MISSING_S",
     "SCHEMA_WAIT_S",
     "SNAPSHOTS_MAX",
+    "SNAPSHOT_STRIDE",
     "STALL_TIMEOUT_S",
     "STATEMENT_TIMEOUT_S",
     "TAIL_RECORDS_FIRST",
@@ -117,3 +119,7 @@ TAIL_RECORDS_FIRST = 1_000
 """Records at the end of a partition among which a relay that takes it looks for a mark first."""
 TAIL_RECORDS_MAX = 30_000
 """Records among which it looks at the most: between two marks lie MARK_EVENTS_MAX events and a page or two."""
+HISTORY_EVENTS_MAX = 1_000
+"""Events of one key that are read at once: a history of any length is folded in this much memory."""
+SNAPSHOT_STRIDE = 1_000
+"""Versions of a key of which one snapshot is kept: what an old state is folded from at the most."""

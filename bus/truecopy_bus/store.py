@@ -59,7 +59,11 @@ class Publisher:
 
         `tx` names the distributed transaction that they are part of. At most PUBLISH_EVENTS_MAX changes.
         """
-        return await self._store._write(self._connection, prepare(changes, tx), tx)
+        return await self.publish_prepared(prepare(changes, tx), tx=tx)
+
+    async def publish_prepared(self, prepared: Sequence[Prepared], *, tx: str | None = None) -> list[Token]:
+        """`publish_many` of what `prepare` made, or of stored events that are stated again."""
+        return await self._store._write(self._connection, prepared, tx)
 
 
 class Transaction(Publisher):
@@ -68,6 +72,11 @@ class Transaction(Publisher):
     async def execute(self, sql: str, *args: Any) -> list[Row]:
         """One statement with parameters `$1`, `$2`, ...; its rows. Raises DataRefusedError, DatabaseUnavailableError."""
         return await self._connection.fetch(sql, *args)
+
+    @property
+    def connection(self) -> Connection:
+        """Where it runs."""
+        return self._connection
 
 
 class EventStore:

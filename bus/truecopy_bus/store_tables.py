@@ -4,7 +4,8 @@
 a transaction; between transactions ids become visible out of order, and nothing here reads by a highest id seen.
 `truecopy_heads` holds the latest version of each key, and the row lock on it is what orders the writers of a key.
 `truecopy_ledger` and `truecopy_relays` are the relay's: what it has put on the log, by key and by partition; and
-`truecopy_halts` is what it says of itself.
+`truecopy_halts` is what it says of itself. `truecopy_snapshots` spares a long history from being folded from its start,
+`truecopy_rollbacks` and `truecopy_rolled_back` are the journal of rollbacks and of the keys that each came by.
 """
 
 from truecopy_bus.leases import LEASES, MEMBERS
@@ -17,7 +18,10 @@ __all__ = [
     "HEADS",
     "LEDGER",
     "RELAYS",
+    "ROLLBACKS",
+    "ROLLED_BACK",
     "SCHEMAS",
+    "SNAPSHOTS",
     "STORE_SHAPES",
     "mark_published",
     "next_ids",
@@ -73,7 +77,46 @@ HALTS = Shape(
     columns=columns(holder=Kind.TEXT, about=Kind.TEXT, why=Kind.TEXT),
     key=("holder", "about"),
 )
-STORE_SHAPES = (ENTITIES, HEADS, EVENTS, SCHEMAS, LEDGER, RELAYS, HALTS, LEASES, MEMBERS)
+SNAPSHOTS = Shape(
+    name="truecopy_snapshots",
+    columns=columns(
+        entity=Kind.TEXT,
+        key=Kind.TEXT,
+        fold=Kind.TEXT,
+        version=Kind.INTEGER,
+        element=Kind.BYTES,
+        rows=Kind.TEXT,
+        hash=Kind.BYTES,
+    ),
+    key=("entity", "key", "fold", "version"),
+)
+ROLLBACKS = Shape(
+    name="truecopy_rollbacks",
+    columns=columns(
+        id=Kind.TEXT,
+        entity=Kind.TEXT,
+        wanted=Kind.JSON,
+        by=Kind.TEXT,
+        why=Kind.TEXT,
+        began_ms=Kind.INTEGER,
+        ended_ms=(Kind.INTEGER, None),
+    ),
+    key=("id",),
+)
+ROLLED_BACK = Shape(
+    name="truecopy_rolled_back",
+    columns=columns(
+        rollback=Kind.TEXT,
+        key=Kind.TEXT,
+        outcome=Kind.TEXT,
+        was=Kind.INTEGER,
+        to=Kind.INTEGER,
+        now=Kind.INTEGER,
+        at_ms=Kind.INTEGER,
+    ),
+    key=("rollback", "key"),
+)
+STORE_SHAPES = (ENTITIES, HEADS, EVENTS, SCHEMAS, LEDGER, RELAYS, HALTS, LEASES, MEMBERS, SNAPSHOTS, ROLLBACKS, ROLLED_BACK)
 
 
 def store_statements(dialect: Dialect) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from truecopy_bus.record import Record
+from truecopy_projections.amendment import NO_AMENDMENTS, Amendment, Amendments, Ruling, schema_of
 from truecopy_projections.projection import Change, Handler, Projection, SubKey
 from truecopy_projections.state import Reason
 from truecopy_schemas import Event
@@ -19,7 +20,7 @@ from truecopy_schemas.errors import ForeignRecordError, InvalidSchemaError, Newe
 from truecopy_schemas.framing import FRAME_BYTES, unframe
 from truecopy_schemas.limits import KEY_BYTES_MAX
 
-__all__ = ["REMOVING", "Arrival", "Control", "Foreign", "Item", "Reading", "Writer", "control_of", "key_of"]
+__all__ = ["REMOVING", "Arrival", "Control", "Foreign", "Item", "Reading", "Writer", "control_of", "key_of", "skipped"]
 
 _VALUE, _HEAD = itemgetter(Record._fields.index("value")), itemgetter(slice(FRAME_BYTES))
 
@@ -40,7 +41,8 @@ class Arrival(NamedTuple):
     """A change event as it arrived. `fingerprint` is None while its schema is unknown; `event` is a dict where others wrote it.
 
     `touches` are the sub keys that its reducer is called for; None for every row of the key. `fault` says why it can't be
-    applied whatever the state of its key is.
+    applied whatever the state of its key is. `overruled`: a ruling says that it has no effect; where it contradicts the event
+    of its version, that one stands.
     """
 
     record: Record
@@ -52,6 +54,7 @@ class Arrival(NamedTuple):
     event: Any
     touches: tuple[SubKey, ...] | None
     fault: tuple[Reason, str] | None
+    overruled: bool = False
 
 
 class Control(NamedTuple):
@@ -80,10 +83,11 @@ REMOVING = Handler(Event, _remove, None)
 
 
 class Reading:
-    """Reads records for one projection. It holds the schemas that it was told, and no other state."""
+    """Reads records for one projection. It holds the schemas and the amendments that it was told, and no other state."""
 
-    def __init__(self, projection: Projection[Any]) -> None:
+    def __init__(self, projection: Projection[Any], amendments: Amendments = NO_AMENDMENTS) -> None:
         self._projection = projection
+        self.amendments = amendments
         self._writers: dict[int, Writer] = {}
 
     def knows(self, schema_id: int) -> bool:
@@ -95,6 +99,9 @@ class Reading:
 
     def learn(self, schema_id: int, *, fingerprint: bytes, schema: Mapping[str, Any]) -> None:
         """Take in a registered schema."""
+        self._writers[schema_id] = self._writer(fingerprint, schema)
+
+    def _writer(self, fingerprint: bytes, schema: Mapping[str, Any]) -> Writer:
         name = f"{schema['namespace']}.{schema['name']}" if schema.get("namespace") else str(schema["name"])
         handler = self._projection.handlers.get(name)
         decoder: Decoder[Event] | None = None
@@ -106,7 +113,7 @@ class Reading:
                 problem = str(raised)
         elif schema.get("truecopy.deletes"):
             handler = REMOVING
-        self._writers[schema_id] = Writer(fingerprint, handler, decoder, problem)
+        return Writer(fingerprint, handler, decoder, problem)
 
     def unknown(self, records: Iterable[Record]) -> frozenset[int]:
         """The schema ids among these records that it was not told of."""
@@ -134,7 +141,17 @@ class Reading:
         if writer is None:
             fault = (Reason.SCHEMA, f"schema id {schema_id} is not in the registry; register it, or restore the registry")
             return Arrival(record, key, version, None, body, None, None, (), fault)
-        return self._arrival(record, key, version, writer, body)
+        arrival = self._arrival(record, key, version, writer, body)
+        ruling = self.amendments.about(key, version, writer.fingerprint, body) if self.amendments else None
+        return arrival if ruling is None else self._amended(arrival, ruling)
+
+    def _amended(self, arrival: Arrival, ruling: Amendment) -> Arrival:
+        """The event with the effect that was ruled; it is chained as it was delivered."""
+        if ruling.ruling is Ruling.SKIPPED:
+            return skipped(arrival)
+        writer = self._writer(b"", schema_of(ruling))
+        other = self._arrival(arrival.record, arrival.key, arrival.version, writer, ruling.body)
+        return other._replace(fingerprint=arrival.fingerprint, body=arrival.body)
 
     def _arrival(self, record: Record, key: str, version: int, writer: Writer, body: bytes) -> Arrival:
         fingerprint, handler, decoder, problem = writer
@@ -151,6 +168,11 @@ class Reading:
             except Exception as raised:  # the user's `touches`; whatever it raises parks the key with it
                 fault = (Reason.REJECTED, f"touches raised {type(raised).__name__}: {raised}")
         return Arrival(record, key, version, fingerprint, body, handler, event, touches, fault)
+
+
+def skipped(arrival: Arrival) -> Arrival:
+    """The event without an effect on rows."""
+    return arrival._replace(handler=None, event=None, touches=(), fault=None, overruled=True)
 
 
 def key_of(name: bytes) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from truecopy_bus.record import Record
+from truecopy_projections.amendment import Amendments
 from truecopy_projections.arrival import Arrival, Control, Foreign, Reading
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import Rows
@@ -36,6 +37,7 @@ class Bookkeeping:
         waiting: Sequence[Waiting],
         checkpoints: Sequence[Checkpoint],
         parked: Mapping[str, int],
+        amendments: Amendments,
     ) -> None:
         self.waiting: dict[_At, Waiting | None] = {
             (w.partition, w.offset): None for w in waiting if w.offset < upto.get(w.partition, 0)
@@ -48,6 +50,7 @@ class Bookkeeping:
         self._epochs: dict[int, int] = {}
         self._next: dict[int, int] = {}
         self._reading = Reading(projection)
+        self._amendments = amendments
 
     def relay_epoch(self, partition: int) -> int:
         """The highest that a mark below the position has: what later marks are judged by."""
@@ -75,7 +78,7 @@ class Bookkeeping:
         if isinstance(item, Control) and isinstance(item.said, Mark):
             self._mark(place, item.said)
         kept = self._kept.get(place)
-        if kept is None and not isinstance(item, Foreign) and not self._lacks(item):
+        if kept is None and (not self._lacks(item) if not isinstance(item, Foreign) else self._is_dismissed(record)):
             return True
         meant = _meant(record, item, kept)
         if meant == kept:
@@ -91,6 +94,10 @@ class Bookkeeping:
         lacks = (item.key, item.version) not in self._held
         self._held.add((item.key, item.version))
         return lacks
+
+    def _is_dismissed(self, record: Record) -> bool:
+        """Whether it was ruled that a foreign record need not be kept."""
+        return self._amendments.about_foreign(record) is not None
 
     def step(self, key: str, version: int, rows: Rows) -> None:
         """Nothing: rows are not its business."""

@@ -2,8 +2,8 @@
 
 The peer is read in one snapshot and is not paused; neither is its worker. Of the log only the part between the peer's last
 mark and its position is read, and of the owner nothing. What is inherited are rows, the heads of keys with their elements,
-positions, counts, digests, the quarantine and the marks that were judged; not leases, journal and certificates. `inheritance`
-says why a copy is accepted or refused, `replicas/landing` where it lies until then.
+positions, counts, digests, the quarantine, the rulings about it and the marks that were judged; not leases, journal and
+certificates. `inheritance` says why a copy is accepted or refused, `replicas/landing` where it lies until then.
 
 Nobody sees the copy before it is proven. A process that is killed leaves no projection or a whole one.
 """
@@ -210,6 +210,7 @@ async def _found(
         checkpoints=await snapshot.checkpoints(projection.id),
         waiting=await snapshot.waiting(projection.id),
         certificate=certificate,
+        amendments=await snapshot.amendments(projection.id),
     )
 
 

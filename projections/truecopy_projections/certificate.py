@@ -24,8 +24,10 @@ from truecopy_bus.fold import DIGEST_ALGORITHM
 from truecopy_bus.limits import CLAIM_ATTEMPTS_MAX
 from truecopy_bus.log import Log
 from truecopy_bus.points import Point, reached
+from truecopy_projections.amendment import Amendment
+from truecopy_projections.amendments_topic import AMENDMENTS_TOPIC, publish_missing
 from truecopy_projections.certificate_chain import Finding, Standing, line
-from truecopy_projections.certificate_form import CANONICAL_FORM, CERTIFICATE_FORMAT, Certificate, read, sign
+from truecopy_projections.certificate_form import CANONICAL_FORM, CERTIFICATE_FORMAT, AmendmentStated, Certificate, read, sign
 from truecopy_projections.certificates_topic import CERTIFICATES_TOPIC, Published, publish, published
 from truecopy_projections.errors import NotEqualError
 from truecopy_projections.projection import Projection
@@ -93,6 +95,7 @@ async def certify(
             "back to an older copy of itself, or there are two; `truecopy certify --because` goes on from the newest",
             *(projection.id, replica.name, len(ahead)),
         )
+    await publish_missing(log, report.amendments, topic=namespace + AMENDMENTS_TOPIC)  # a certificate names them
     await publish(log, [one for one in whole if one.id not in there], topic=topic)
     return issued
 
@@ -167,8 +170,13 @@ def _stated(report: Report) -> dict[str, Any]:
         "row_digests": report.computed.facts["digests"],
         "schema_fingerprints": list(report.fingerprints),
         "parked": list(report.parked),
-        "skipped": [],
+        "amendments": [_amendment(one) for one in report.amendments],
     }
+
+
+def _amendment(one: Amendment) -> dict[str, Any]:
+    told = {name: value for name, value in one.as_json().items() if name in AmendmentStated.model_fields}
+    return {**told, "id": one.id, "replacement": one.replacement}
 
 
 def _refuse_going_back(last: Certificate | None, issued: Certificate) -> None:

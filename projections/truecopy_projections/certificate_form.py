@@ -7,7 +7,7 @@ RFC 8785's): its hash, SHA-256 (FIPS 180-4), is taken over it, and so is the sig
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from cryptography.exceptions import InvalidSignature
@@ -19,7 +19,7 @@ from truecopy_projections.errors import InvalidCertificateError
 from truecopy_projections.limits import BECAUSE_CHARS_MAX
 from truecopy_schemas.errors import NewerFormatError
 
-__all__ = ["CANONICAL_FORM", "CERTIFICATE_FORMAT", "Certificate", "MarkStated", "read", "sign"]
+__all__ = ["CANONICAL_FORM", "CERTIFICATE_FORMAT", "AmendmentStated", "Certificate", "MarkStated", "read", "sign"]
 
 CERTIFICATE_FORMAT = 1
 CANONICAL_FORM = 1
@@ -49,6 +49,29 @@ class MarkStated(BaseModel):
     digest: _Hash
 
 
+class AmendmentStated(BaseModel):
+    """A ruling by which the log was folded. `event` is the hash of the event that it is about, `replacement` that of what
+    stands in its place ("" for nothing), `id` the hash of the whole ruling, as it was published."""
+
+    model_config = _STRICT
+
+    id: _Hash
+    partition: _Partition
+    offset: _Count
+    key: str | None
+    version: _Count | None
+    event: _Hash
+    ruling: Literal["SKIPPED", "REPLACED"]
+    replacement: Annotated[str, _hex(64, or_none=True)]
+    by: str
+    why: Annotated[str, Field(max_length=BECAUSE_CHARS_MAX)]
+    at_ms: _Count
+
+    def __str__(self) -> str:
+        name = "a foreign record" if self.key is None else f"{self.key!r} version {self.version}"
+        return f"{name} was {self.ruling.lower()} by {self.by}: {self.why}"
+
+
 class Certificate(BaseModel):
     """A signed statement: at these positions the replica's rows equalled the fold of the log. Times are ms since 1970, UTC.
 
@@ -76,7 +99,7 @@ class Certificate(BaseModel):
     schema_fingerprints: tuple[_Hash, ...]
     oldest_scrub_at_ms: _Count
     parked: tuple[str, ...]
-    skipped: tuple[str, ...]
+    amendments: tuple[AmendmentStated, ...]
     repairs: _Count
     because: Annotated[str, Field(max_length=BECAUSE_CHARS_MAX)]
     issued_at_ms: _Count

@@ -103,5 +103,6 @@ def _report(
         quick=quick,
         peers=peers,
         counts={p: state.count for p, state in found.states.items()},
+        amendments=found.amendments.all,
         marks={p: last for p, last in judged(found.checkpoints).items() if last.verdict is MarkVerdict.EQUAL},
     )

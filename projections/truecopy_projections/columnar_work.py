@@ -26,7 +26,7 @@ class ColumnarWork:
 
     def __init__(self, projection: Projection[Any], replica: Replica, reading: Reading) -> None:
         self._projection, self._replica = projection, replica
-        self._columnar = Columnar(projection, reading)
+        self._columnar, self._reading = Columnar(projection, reading), reading
         self._warm: dict[str, Latest] = {}
 
     async def plan(
@@ -41,13 +41,21 @@ class ColumnarWork:
             return None
         beside = len(records) >= THREAD_RECORDS_MIN
         batch = await asyncio.to_thread(self._columnar.read, records) if beside else self._columnar.read(records)
-        if batch is None:
+        if batch is None or self._holds_amended(batch):
             return None
         known = await self._known(batch)
         if known is None:
             return None
         given = (self._projection, states, fences, batch, known)
         return await asyncio.to_thread(plan_columns, *given) if beside else plan_columns(*given)
+
+    def _holds_amended(self, batch: Batch) -> bool:
+        """Whether one of the events may be one that a ruling is about: what is out of the ordinary goes record by record."""
+        latest = self._reading.amendments.latest
+        amended = {name: latest[key] for name, key in batch.keys.items() if key in latest} if latest else {}
+        return bool(amended) and any(
+            version <= amended.get(name, 0) for name, version in zip(batch.names, batch.versions, strict=True)
+        )
 
     async def _known(self, batch: Batch) -> Mapping[str, Latest] | None:
         """What is known of the batch's keys; None if one of them is parked."""

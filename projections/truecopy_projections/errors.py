@@ -5,17 +5,24 @@ from pathlib import Path
 from truecopy_schemas.errors import TruecopyError
 
 __all__ = [
+    "AmendmentRefusedError",
     "BootstrapRefusedError",
     "CutError",
+    "InvalidAmendmentError",
     "InvalidCertificateError",
     "NotEqualError",
     "NotReachedError",
     "OtherServiceError",
     "ProjectionError",
     "RepairRefusedError",
+    "RollbackConflictError",
+    "RollbackRefusedError",
     "RowRejectedError",
     "SigningKeyError",
+    "SnapshotError",
+    "StateUnknownError",
     "UnknownProjectionError",
+    "UnknownVersionError",
 ]
 
 
@@ -61,6 +68,18 @@ class RepairRefusedError(TruecopyError):
     """A repair that would change too much, or has no truth to repair from. Nothing was changed."""
 
 
+class AmendmentRefusedError(TruecopyError):
+    """A ruling about an event that does not wait, or that would not let its key go on. Nothing was changed."""
+
+
+class InvalidAmendmentError(TruecopyError):
+    """A text that is no amendment, or one that can't be. Use the one that the replica or the log holds."""
+
+    def __init__(self, seen: str) -> None:
+        super().__init__(f"this is no amendment: {seen}; expected one as `truecopy quarantine` made it, whole")
+        self.seen = seen
+
+
 class BootstrapRefusedError(TruecopyError):
     """A replica is not filled from this peer, or not now. What was there is as it was; do what the message says."""
 
@@ -87,3 +106,57 @@ class SigningKeyError(TruecopyError):
     def __init__(self, *, path: Path, seen: str) -> None:
         super().__init__(f"keys in {path}: {seen}; expected keys of Ed25519: name another file, or bring this one back")
         self.path, self.seen = path, seen
+
+
+class UnknownVersionError(TruecopyError):
+    """A key has no such version, or none at all. Look at its history."""
+
+    def __init__(self, *, entity: str, key: str, wanted: int, head: int) -> None:
+        has = f"its versions are 1 to {head}" if head else "nothing was ever published under it"
+        super().__init__(f"{entity} {key!r}: no version {wanted}, {has}; see `truecopy history` for what there is")
+        self.entity, self.key, self.wanted, self.head = entity, key, wanted, head
+
+
+class StateUnknownError(TruecopyError):
+    """The state of a key at a version can't be made of its events. Correct the fold that is asked for it."""
+
+    def __init__(self, *, entity: str, key: str, version: int, why: str) -> None:
+        super().__init__(
+            f"{entity} {key!r}: its state can't be folded beyond version {version - 1}: {why}; expected a reducer that takes "
+            "every event, name another projection or correct this one"
+        )
+        self.entity, self.key, self.version, self.why = entity, key, version, why
+
+
+class RollbackRefusedError(TruecopyError):
+    """What would bring a key back can't be made, or does not bring it back. Nothing was published."""
+
+    def __init__(self, *, entity: str, key: str, to: int, seen: str, remedy: str) -> None:
+        super().__init__(f"{entity} {key!r}: not rolled back to version {to}: {seen}; {remedy}")
+        self.entity, self.key, self.to, self.seen, self.remedy = entity, key, to, seen, remedy
+
+
+class RollbackConflictError(TruecopyError):
+    """A key has changed since the version that a rollback is about. Nothing was published; look at both changes, and decide.
+
+    `undone` is what the rollback would have changed, `newer` what was changed meanwhile.
+    """
+
+    def __init__(self, *, entity: str, key: str, expected: int, head: int, undone: object, newer: object) -> None:
+        super().__init__(
+            f"{entity} {key!r}: expected version {expected}, it is at {head}. The rollback would have changed: {undone}. "
+            f"Changed meanwhile: {newer}. Nothing was overwritten; decide which holds, and expect version {head} or leave it"
+        )
+        self.entity, self.key, self.expected, self.head = entity, key, expected, head
+        self.undone, self.newer = undone, newer
+
+
+class SnapshotError(TruecopyError):
+    """A snapshot of a key is not what its events fold to. It is forgotten; number the reducer that changed."""
+
+    def __init__(self, *, entity: str, key: str, seen: str) -> None:
+        super().__init__(
+            f"{entity} {key!r}: from its snapshot to the fold of all its events: {seen}; the reducer changed under its number: "
+            "the snapshots of this key are forgotten, give the changed projection the next number"
+        )
+        self.entity, self.key, self.seen = entity, key, seen

@@ -15,6 +15,7 @@ from truecopy_bus.errors import TopicLostError, TopicMissingError
 from truecopy_bus.log import Log, identified
 from truecopy_bus.record import TopicState
 from truecopy_bus.schema_sources import SchemaSource
+from truecopy_projections.amendment import NO_AMENDMENTS, Amendments
 from truecopy_projections.bookkeeping import Bookkeeping
 from truecopy_projections.digest import EMPTY, Tally, bucket_of, differing, row_hash
 from truecopy_projections.drill import drill
@@ -45,7 +46,8 @@ class Evidence:
     digests of the stored rows hashed again, `kept` those of the hashes stored beside them, `folded` those of the reference's
     `meant_rows` rows. Where the log can't be folded, `reference` is None and `why_none` says why; unless the check is deep it
     holds only keys that something points to. `stored_rows` counts what was scrubbed; `taken_at_ms` is when, by the
-    clock of the replica's database. `gathered` are the rows that gather others, folded again.
+    clock of the replica's database. `gathered` are the rows that gather others, folded again;
+    `amendments` the rulings that the fold was made by.
 
     A deep check also holds records that are kept against the log (`bookkeeping`), and looks for every row by its key:
     `unreachable` are source keys of rows that the index of their table does not find.
@@ -68,6 +70,7 @@ class Evidence:
     taken_at_ms: int
     differences: Sequence[Difference]
     bookkeeping: Bookkeeping | None = None
+    amendments: Amendments = NO_AMENDMENTS
     unreachable: Sequence[str] = ()
     gathered: Sequence[GatheredFound] = ()
 
@@ -89,6 +92,7 @@ async def gather(
         states = await held(projection, replica, snapshot)
         keys, homes = await _keys(snapshot, projection, everything=deep)
         waiting = await snapshot.waiting(projection.id)
+        amendments = await snapshot.amendments(projection.id)
         why_none = _why_not_foldable(await identified(log, topic, foreign=projection.foreign is not None), states)
         taken_at_ms = (await snapshot.scrubs(projection.id)).now_ms
         scrubbed, kept, stored_rows = await scrub(snapshot, projection, states)
@@ -100,10 +104,19 @@ async def gather(
             stops = {key: s.applied for key, s in keys.items() if s.parked not in _FOLDED_ALIKE and is_waiting(key, s, waiting)}
             if deep and projection.foreign is None:
                 upto = {p: s.position for p, s in states.items()}
-                kept_right = Bookkeeping(projection, upto, waiting, checkpoints, stops)
+                kept_right = Bookkeeping(projection, upto, waiting, checkpoints, stops, amendments)
             asked = {*keys, *(w.key for w in waiting if w.key is not None)}
             fold = await fold_log(
-                projection, log, schemas, topic=topic, states=states, stops=stops, keys=asked, places=places, watch=kept_right
+                projection,
+                log,
+                schemas,
+                topic=topic,
+                states=states,
+                stops=stops,
+                keys=asked,
+                places=places,
+                watch=kept_right,
+                amendments=amendments,
             )
             if projection.foreign is not None and (why_none := _why_not_repeated(fold.reference, states)):
                 fold = None
@@ -129,6 +142,7 @@ async def gather(
             differences=differences,
             gathered=await gathered_found(projection, snapshot, differences if fold else None),
             bookkeeping=kept_right,
+            amendments=amendments,
             unreachable=await snapshot.unreachable(projection) if deep else (),
         )
     await replica.flush()  # nothing counts as proven that a crash could take back

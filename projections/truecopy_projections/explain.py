@@ -15,6 +15,7 @@ from truecopy_bus.fold import DIGEST_MODULUS
 from truecopy_bus.log import Log
 from truecopy_bus.record import Record
 from truecopy_bus.schema_sources import SchemaSource
+from truecopy_projections.amendment import Amendments, Ruling, schema_of
 from truecopy_projections.columns import encode
 from truecopy_projections.digest import row_hash
 from truecopy_projections.evidence import Evidence, is_waiting
@@ -73,9 +74,10 @@ async def explained(
     stops = {key: state.applied for key, state in found.keys.items() if state.parked and is_waiting(key, state, found.waiting)}
     whole, alone = _Looking(projection, keys, found.checkpoints), _Looking(projection, keys, None)
     for watch in (whole, alone):
-        await replay(projection, log, schemas, topic=topic, upto=upto, stops=stops, watch=watch)
+        await replay(projection, log, schemas, topic=topic, upto=upto, stops=stops, watch=watch, amendments=found.amendments)
     for key in keys:
         await _name_events(whole.histories[key], schemas)
+        _amend(whole.histories[key], key, found.amendments)
     others = await _afresh(projection, whole.histories) if afresh else {}
     told = []
     for one in found.differences:
@@ -270,6 +272,17 @@ class _Looking:
                 return
             history.bodies.setdefault(version, bytes(body))
         history.records.setdefault(version, (record.offset, schema_id, record.timestamp_ms))
+
+
+def _amend(history: History, key: str, amendments: Amendments) -> None:
+    """What the events are folded as, in a fresh process too, and their names with what was ruled about them."""
+    for one in amendments.all:
+        if one.key == key and one.version in history.events:
+            history.events[one.version] += f", {one.ruling.name.lower()} by {one.by}"
+            if one.ruling is Ruling.SKIPPED:
+                history.schemas[one.version] = {}
+            else:
+                history.schemas[one.version], history.bodies[one.version] = schema_of(one), one.body
 
 
 async def _name_events(history: History, schemas: SchemaSource) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from truecopy_bus.log import Log
 from truecopy_bus.partitioner import partition_of
 from truecopy_bus.schema_sources import SchemaSource
+from truecopy_projections.amendment import NO_AMENDMENTS, Amendments
 from truecopy_projections.digest import Tally, bucket_of, differing, row_hash
 from truecopy_projections.projection import Projection
 from truecopy_projections.reference import Reference, Watch, replay
@@ -43,25 +44,27 @@ async def fold_log(
     keys: Collection[str],
     places: Collection[Place] | None,
     watch: Watch | None = None,
+    amendments: Amendments = NO_AMENDMENTS,
 ) -> Folded:
     """Fold the log to the positions of `states`, keeping `keys`, `places`, and where the fold differs from the states' digests.
 
-    With `places` None all is kept. `watch` may see a record twice. Raises like replay.
+    With `places` None all is kept. `amendments` are the replica's. `watch` may see a record twice. Raises like replay.
     """
     whole = Reference()
     vectors: dict[int, bytes] = {}
     rows = 0
     upto = {p: state.position for p, state in states.items()}
+    how: dict[str, Any] = {"topic": topic, "stops": stops, "watch": watch, "amendments": amendments}
     if projection.foreign is None:
         for p, position in upto.items():
-            part = await replay(projection, log, schemas, topic=topic, upto={p: position}, stops=stops, watch=watch)
+            part = await replay(projection, log, schemas, upto={p: position}, **how)
             if any(partition_of(key, len(upto)) != p for key in part.partition):
                 break  # a key that is not at home may have history in two partitions: these are one fold
             vectors[p] = _vectors(projection, part, [p])[p]
             rows += _kept(part, whole, _wanted(keys, places, p, vectors[p], states[p]))
         else:
             return Folded(reference=whole, vectors=vectors, rows=rows)
-    everything = await replay(projection, log, schemas, topic=topic, upto=upto, stops=stops, watch=watch)
+    everything = await replay(projection, log, schemas, upto=upto, **how)
     rows = sum(map(len, everything.rows.values()))
     return Folded(reference=everything, vectors=_vectors(projection, everything, upto), rows=rows)
 

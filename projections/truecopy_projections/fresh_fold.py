@@ -26,7 +26,7 @@ _EVENTS_MAX = 10_000
 """Events of a key that are folded: where a reducer is not deterministic, the first few show it."""
 
 KeyEvents = Sequence[tuple[int, Mapping[str, Any], bytes]]
-"""The events of a key: version, Avro schema, Avro body."""
+"""The events of a key: version, Avro schema ({} of one that was skipped), Avro body."""
 Encoded = Mapping[int, Mapping[str, tuple[str, ...]]]
 """Rows by version and sub key, with all values as hexadecimal text of their canonical bytes."""
 
@@ -99,7 +99,7 @@ def main() -> None:
         found[key] = {}
         rows: Rows = {}
         for version, schema, body in events:
-            handler = projection.handlers.get(f"{schema.get('namespace', '')}.{schema['name']}".lstrip("."))
+            handler = projection.handlers.get(f"{schema.get('namespace', '')}.{schema.get('name', '')}".lstrip("."))
             if handler is not None:
                 event = Decoder(schema, handler.event).decode_event(b64decode(body))
                 rows = reduced(projection, rows, handler, event, Change(key, version, ()))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from truecopy_bus.fold import DIGEST_ALGORITHM, DIGEST_MODULUS, Head
 from truecopy_bus.record import Record, TopicState
+from truecopy_projections.amendment import NO_AMENDMENTS, Amendments
 from truecopy_projections.arrival import Control, control_of, key_of
 from truecopy_projections.certificate_form import CANONICAL_FORM, Certificate
 from truecopy_projections.columns import encoded
@@ -47,6 +48,7 @@ class Inheritance:
     checkpoints: Sequence[Checkpoint]
     waiting: Sequence[Waiting]
     certificate: Certificate | None
+    amendments: Amendments = NO_AMENDMENTS
 
     def anchors(self) -> dict[int, Checkpoint]:
         """The last mark of each partition that the peer has judged and is not refuted by."""
@@ -113,12 +115,31 @@ def unfit(found: Inheritance, topic: TopicState) -> Refusal | None:
             return seen, _OTHER_PEER
         if (unlinked := _unlinked(found, state)) is not None:
             return unlinked
+    if (unruled := _unruled(found)) is not None:
+        return unruled
     for p, (first, position) in sorted(found.tails().items()):
         if first < topic.bounds[p][0]:
             return f"the log no longer holds partition {p} from the peer's last mark on (offset {first})", _CERTIFY
         if position - first > BOOTSTRAP_TAIL_RECORDS_MAX:
             seen = f"its partition {p} is {position - first} records beyond its last mark, the limit is "
             return f"{seen}{BOOTSTRAP_TAIL_RECORDS_MAX}", "wait until it has passed a mark; is the owner's relay running?"
+    return None
+
+
+def _unruled(found: Inheritance) -> Refusal | None:
+    """Why the peer's rulings are not those that its certificate states, and later ones.
+
+    Where it was certified nothing was parked, so an event that lies before can't have been ruled about since.
+    """
+    if found.certificate is None:
+        return None
+    stated = {one.id for one in found.certificate.amendments}
+    known = {one.id: one for one in found.amendments.all}
+    if missing := [one for one in found.certificate.amendments if one.id not in known]:
+        return f"its certificate states that {missing[0]}, and it keeps no such ruling", _OTHER_PEER
+    for one in (one for name, one in known.items() if name not in stated and one.key is not None):
+        if one.offset < found.certificate.positions.get(one.partition, 0):
+            return f"it keeps a ruling that its certificate does not state ({one})", _CERTIFY
     return None
 
 

@@ -1,6 +1,7 @@
 """Every bound of the projections, with its unit and its reason."""
 
 __all__ = [
+    "AMENDMENTS_MAX",
     "BATCH_GROWTH_MAX",
     "BATCH_LEASE_SHARE",
     "BATCH_RECORDS_FIRST",
@@ -22,6 +23,8 @@ __all__ = [
     "MARKS_LOOKED_MAX",
     "PARKED_RETRY_S",
     "PEER_WAIT_S",
+    "QUARANTINE_LINE_BYTES_MAX",
+    "QUARANTINE_RECORDS",
     "READ_AT_LEAST_S",
     "READ_POLL_S",
     "REPAIR_LEASE_S",
@@ -29,13 +32,17 @@ __all__ = [
     "REPAIR_ROWS_MAX",
     "REPAIR_SHARE_MAX",
     "REPLAY_STALL_S",
+    "ROLLBACK_KEYS",
     "SCAN_ROWS",
     "SCRUB_AGE_MAX_S",
     "SCRUB_ROWS_NAMED_MAX",
+    "SNAPSHOT_EVENTS",
     "THREAD_RECORDS_MIN",
     "TOPIC_POLL_S",
     "TOPIC_QUIET_S",
     "WAITING_BYTES_MAX",
+    "WAITING_REPEAT_S",
+    "WAITING_SHARE_MAX",
     "WARM_KEYS_MAX",
     "WATCHDOG_S",
 ]
@@ -46,6 +53,16 @@ KEYS_PARKED_MAX = 1_000
 """Parked keys of a partition. More is no longer a few bad keys but a fault of the whole: the partition halts."""
 WAITING_BYTES_MAX = 64 * 1024 * 1024
 """Bytes that wait behind parked keys of a partition before it halts."""
+QUARANTINE_RECORDS = 50
+"""Quarantined records that a reader of the quarantine holds at a time: 50 MB if each is as large as a record may be."""
+WAITING_SHARE_MAX = 0.8
+"""Share of KEYS_PARKED_MAX or of WAITING_BYTES_MAX from which on a worker warns: there is a fifth left to act in."""
+WAITING_REPEAT_S = 60.0
+"""Seconds between two such warnings of a partition: more often nobody reads them."""
+AMENDMENTS_MAX = 1_000
+"""Rulings about events of a projection. Each stands in every certificate, and more are no longer a few bad events."""
+QUARANTINE_LINE_BYTES_MAX = 8_000_000
+"""Bytes of a line of an exported quarantine: a record's bytes in base64, and its fields twice, escaped."""
 DETAIL_CHARS_MAX = 1_000
 """Characters of the reason that is kept with a waiting record: a reducer's error may quote all that it was given."""
 CHECKPOINTS_KEPT = 10_000
@@ -114,3 +131,7 @@ REPAIR_SHARE_MAX = 0.1
 """Share of all rows that one repair changes at most without being told to: where more differ, look for the cause first."""
 REPAIR_ROWS_FREE = 100
 """Rows that a repair may change whatever their share: of a small table a few are much."""
+SNAPSHOT_EVENTS = 12
+"""Events that a load of an entity folds until it keeps a snapshot: so few that a long history loads as a short one does."""
+ROLLBACK_KEYS = 100
+"""Keys that a rollback of many restores in one transaction: what an owner's writers may have to wait for."""

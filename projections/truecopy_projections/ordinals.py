@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from truecopy_bus.record import Record
-from truecopy_projections.arrival import REMOVING, Arrival, Foreign, Item, control_of, key_of
+from truecopy_projections.amendment import NO_AMENDMENTS, Amendments, Ruling, schema_of
+from truecopy_projections.arrival import REMOVING, Arrival, Foreign, Item, control_of, key_of, skipped
 from truecopy_projections.projection import Change, Handler, Projection, SubKey
 from truecopy_projections.state import NEW_KEY, KeyState, Reason
 from truecopy_schemas.codec import RecordDecoder
@@ -20,7 +21,7 @@ from truecopy_schemas.control import CONTROL_KEY, Genesis
 from truecopy_schemas.errors import ForeignRecordError, InvalidSchemaError, UndecodableError
 from truecopy_schemas.framing import FRAME_BYTES, unframe
 
-__all__ = ["ForeignReading", "Ordinals", "keys_in", "ordinals"]
+__all__ = ["ForeignReading", "Ordinals", "chained_as", "keys_in", "ordinals"]
 
 Ordinals = Mapping[tuple[int, int], int]
 """The version of the record at (partition, offset)."""
@@ -54,10 +55,11 @@ def ordinals(records: Iterable[Record], heads: Mapping[str, KeyState], positions
 
 
 class ForeignReading:
-    """What Reading is to topics of ours. It holds the schemas that it was told, and no other state."""
+    """What Reading is to topics of ours. It holds the schemas and the amendments that it was told, and no other state."""
 
-    def __init__(self, projection: Projection[Any]) -> None:
+    def __init__(self, projection: Projection[Any], amendments: Amendments = NO_AMENDMENTS) -> None:
         self._projection = projection
+        self.amendments = amendments
         self._writers: dict[int, RecordDecoder | str] = {}
 
     def learn(self, schema_id: int, *, fingerprint: bytes, schema: Any) -> None:  # noqa: ARG002  # the chain has the whole value
@@ -88,14 +90,20 @@ class ForeignReading:
         version = versions.get((record.partition, record.offset))
         if version is None:
             return None
+        ruling = self.amendments.about(key, version, *chained_as(record)) if self.amendments else None
         if record.value is None:
-            return Arrival(record, key, version, _NULL, b"", REMOVING, None, self._projection.every(), None)
+            arrival = Arrival(record, key, version, _NULL, b"", REMOVING, None, self._projection.every(), None)
+            return arrival if ruling is None else skipped(arrival)
+        if ruling is not None and ruling.ruling is Ruling.SKIPPED:
+            return skipped(Arrival(record, key, version, _VALUE, record.value, None, None, (), None))
         told: Any = None
         handler: Handler | None = None
         touches: tuple[SubKey, ...] | None = ()
         fault: tuple[Reason, str] | None = None
         try:
-            handler, told = self._told(record.value)
+            handler, told = (
+                self._told(record.value) if ruling is None else self._read(RecordDecoder(schema_of(ruling)), ruling.body)
+            )
             if handler is not None:
                 touches = self._projection.touched(handler, told, Change(key, version, ()))
         except _UnknownIdError as raised:
@@ -115,8 +123,16 @@ class ForeignReading:
             raise _UnknownIdError(f"{seen}; register it, or restore the source")
         if isinstance(writer, str):
             raise UndecodableError(writer)
-        handler = self._projection.handlers.get(writer.name)
-        return handler, None if handler is None else writer.decode(body)
+        return self._read(writer, body)
+
+    def _read(self, decoder: RecordDecoder, body: bytes) -> tuple[Handler | None, Any]:
+        handler = self._projection.handlers.get(decoder.name)
+        return handler, None if handler is None else decoder.decode(body)
+
+
+def chained_as(record: Record) -> tuple[bytes, bytes]:
+    """What of a foreign record goes into the chain, in place of a schema's fingerprint and a body."""
+    return (_NULL, b"") if record.value is None else (_VALUE, record.value)
 
 
 class _UnknownIdError(Exception):

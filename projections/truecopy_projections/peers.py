@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from truecopy_bus.errors import UnavailableError
 from truecopy_bus.fold import DIGEST_MODULUS
+from truecopy_projections.amendment import NO_AMENDMENTS, Amendments
 from truecopy_projections.digest import differing
 from truecopy_projections.drill import drill
 from truecopy_projections.errors import ProjectionError
@@ -37,12 +38,13 @@ _COMPARED = "compared"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One replica's figures. `checkpoints` are the newest, `nonce` what the last comparison wrote there."""
+    """One replica's figures, and what was ruled there. `checkpoints` are the newest, `nonce` what the last comparison wrote."""
 
     name: str
     states: Mapping[int, PartitionState]
     checkpoints: Sequence[Checkpoint]
     nonce: str
+    amendments: Amendments = NO_AMENDMENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ async def side_of(projection: Projection[Any], replica: Replica) -> Side:
             states=await snapshot.states(projection.id),
             checkpoints=await snapshot.checkpoints(projection.id, newest=MARKS_LOOKED_MAX),
             nonce=str(said.get("nonce", "")),
+            amendments=await snapshot.amendments(projection.id),
         )
 
 
@@ -101,7 +104,15 @@ def incomparable(projection: Projection[Any], mine: Side, theirs: Side) -> str:
     for p, state in sorted(mine.states.items()):
         if (other := theirs.states[p].incarnation) != state.incarnation:
             return f"it follows incarnation {other} of the topic, this replica {state.incarnation}"
-    return ""
+    return _ruled_apart(mine.amendments, theirs.amendments)
+
+
+def _ruled_apart(mine: Amendments, theirs: Amendments) -> str:
+    """What was ruled on one side alone, so that the two rightly hold other rows; "" if both do the same. Pure."""
+    if (one := mine.differing(theirs)) is None:
+        return ""
+    where = "only here" if one.effect in mine.effects else "only there"
+    return f"their rows rest on other rulings: {where} {one}; rule there as here (`truecopy quarantine export` and `import`)"
 
 
 def common(mine: Side, theirs: Side) -> dict[int, tuple[Checkpoint, Checkpoint]]:
@@ -265,7 +276,8 @@ async def drilled(projection: Projection[Any], replica: Replica, peers: Sequence
         try:
             async with replica.snapshot() as mine, peer.snapshot() as theirs:
                 own, others = await mine.states(projection.id), await theirs.states(projection.id)
-                if own.keys() == others.keys():
+                apart = (await mine.amendments(projection.id)).differing(await theirs.amendments(projection.id))
+                if own.keys() == others.keys() and apart is None:
                     by_partition = await _differing(projection, mine, theirs, places, alike(own, others))
                     named = {(one.key, one.row): one for p in sorted(by_partition) for one in by_partition[p]}
                     rest = [one for one in found.differences if (one.key, one.row) not in named]

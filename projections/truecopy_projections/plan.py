@@ -31,8 +31,10 @@ from truecopy_projections.state import (
 )
 from truecopy_schemas.control import Genesis, Mark
 
-__all__ = ["RETRIED", "halted", "passed", "plan", "wanted"]
+__all__ = ["PARKED", "RETRIED", "halted", "overfull", "passed", "plan", "wanted"]
 
+PARKED = "parked"
+"""How the state begins in which a partition halts because too much waits."""
 RETRIED = frozenset({Reason.SCHEMA, Reason.UNDECODABLE, Reason.REJECTED, Reason.REFUSED, Reason.ROTTEN, Reason.GAP})
 """What may have been mended meanwhile, so that a worker tries it again when it takes the partition."""
 
@@ -54,6 +56,16 @@ def wanted(items: Sequence[Item]) -> Wanted:
 def halted(fence: Fence, state: PartitionState, why: str) -> PartitionPlan:
     """The plan that only writes down (or, with "", takes back) that a partition stands still, and why."""
     return PartitionPlan(fence=fence, was=state, state=replace(state, halted=why))
+
+
+def overfull(parked: int, waiting_bytes: int) -> str:
+    """Why a partition with so many parked keys and waiting bytes halts; "" below the limits."""
+    if parked <= KEYS_PARKED_MAX and waiting_bytes <= WAITING_BYTES_MAX:
+        return ""
+    return (
+        f"{PARKED}: {parked} keys and {waiting_bytes} bytes wait, the limits are {KEYS_PARKED_MAX} and {WAITING_BYTES_MAX}; "
+        "see `truecopy quarantine list`: it flows again by itself once less waits"
+    )
 
 
 def passed(fence: Fence, state: PartitionState, position: int) -> PartitionPlan:
@@ -110,7 +122,7 @@ class _Partition:
         self.fence, self.was, self.rows, self.known, self.refused = fence, was, rows, known, refused
         self.keys: dict[str, KeyState] = {}
         self.queues = {key: list(queue) for key, queue in revived.items()}
-        self.reasons = {(w.partition, w.offset): w.reason for waiting in known.waiting.values() for w in waiting}
+        self.kept = {(w.partition, w.offset): w for waiting in known.waiting.values() for w in waiting}
         self.waits: dict[int, Waiting] = {}
         self.freed: set[int] = set()
         self.checkpoints: list[Checkpoint] = []
@@ -137,39 +149,47 @@ class _Partition:
         """Go on with a parked key from where it waits, as far as it goes."""
         self._count(key)
         counted_to = self._key(key).head.version
+        evidence = [a for a in self.queues.get(key, ()) if self._is_evidence(a)]
         queue = sorted((a for a in self.queues.get(key, ()) if not self._is_evidence(a)), key=lambda a: a.version)
+        for arrival in [a for a in evidence if a.overruled]:
+            self._free(arrival, counted=True)
+            evidence.remove(arrival)
+        contested = min((a.version for a in evidence), default=counted_to)
         self._unpark(key)
         for at, arrival in enumerate(queue):
             state, counted = self._key(key), arrival.version <= counted_to
+            fault: tuple[Reason, str] | None = None
             if arrival.version <= state.applied:
                 if self._contradicts(arrival, state):
-                    self._park(key, Reason.CONFLICT)
-                else:
-                    self._free(arrival, counted=counted)
-                    continue
+                    fault = Reason.CONFLICT, f"version {arrival.version} again with other content; find its second writer"
+            elif evidence and arrival.version > contested:
+                break
             elif arrival.version > state.applied + 1:
-                self._park(key, Reason.GAP)
+                fault = Reason.GAP, f"seen version {arrival.version}, expected {state.applied + 1}"
             elif not counted:
-                self._park(key, Reason.SCHEMA)
-            elif (fault := self._effect(arrival)) is not None:
-                self._park(key, fault[0])
+                fault = Reason.SCHEMA, arrival.fault[1] if arrival.fault else ""
             else:
-                self._free(arrival, counted=counted)
-                continue
-            self.queues[key] = queue[at:]
-            return
-        self.queues.pop(key, None)
+                fault = self._effect(arrival)
+            if fault is not None:
+                self._park(key, fault[0])
+                self._restate(arrival, *fault)
+                self.queues[key] = [*evidence, *queue[at:]]
+                return
+            self._free(arrival, counted=counted)
+        if evidence:
+            # The first of two events of one version was applied by now; what comes after it waits until somebody rules.
+            self._park(key, Reason.CONFLICT)
+            self.queues[key] = [*evidence, *(a for a in queue if a.version > self._key(key).applied)]
+        else:
+            self.queues.pop(key, None)
 
     def finished(self) -> PartitionPlan:
         if self.halt:
             return halted(self.fence, self.was, self.halt)
         self._settle()
-        halt = ""
-        if self.parked > KEYS_PARKED_MAX or self.bytes > WAITING_BYTES_MAX:
-            halt = (
-                f"parked: {self.parked} keys and {self.bytes} bytes wait, the limits are {KEYS_PARKED_MAX} and "
-                f"{WAITING_BYTES_MAX}; mend what parks them and start the worker again"
-            )
+        halt = overfull(self.parked, self.bytes)
+        if self.was.halted and not self.was.halted.startswith(PARKED):
+            halt = self.was.halted
         state = PartitionState(
             partition=self.was.partition,
             incarnation=self.was.incarnation,
@@ -229,17 +249,20 @@ class _Partition:
         elif verdict is Verdict.GAP and not self._waits_already(arrival):
             seen, expected = arrival.version, state.head.version + 1
             self._wait(arrival, Reason.GAP, f"seen version {seen}, expected {expected}; it is applied when that arrives")
-        elif verdict is Verdict.CONFLICT:
+        elif verdict is Verdict.CONFLICT and not arrival.overruled:
             detail = f"version {arrival.version} again with other content; find its second writer"
             if not self._waits_already(arrival):
                 self._quarantine(arrival, Reason.CONFLICT, detail)
+                self.queues.setdefault(key, []).append(arrival)
+                if arrival.version == state.applied:
+                    self._unpark(key)  # whatever it waited for, it can't go on from here before somebody rules
                 self._park(key, Reason.CONFLICT)
         else:
             self.duplicates += 1
 
     def _contradicts(self, arrival: Arrival, state: KeyState) -> bool:
         """Whether a waiting event says something else than the one of its version that was applied."""
-        if arrival.fingerprint is None:
+        if arrival.fingerprint is None or arrival.overruled:
             return False
         verdict, _ = fold(state.head, arrival.key, arrival.version, arrival.fingerprint, arrival.body)
         return verdict is Verdict.CONFLICT
@@ -311,7 +334,9 @@ class _Partition:
         return self.keys.get(key) or self.known.keys.get(key, NEW_KEY)
 
     def _is_evidence(self, arrival: Arrival) -> bool:
-        return self.reasons.get((arrival.record.partition, arrival.record.offset)) is Reason.CONFLICT
+        record = arrival.record
+        waiting = self.waits.get(record.offset) or self.kept.get((record.partition, record.offset))
+        return waiting is not None and waiting.reason is Reason.CONFLICT
 
     def _waits_already(self, arrival: Arrival) -> bool:
         return any(a.version == arrival.version and a.body == arrival.body for a in self.queues.get(arrival.key, ()))
@@ -356,9 +381,16 @@ class _Partition:
         self.waits[record.offset] = waiting
         self.bytes += waiting.size
 
+    def _restate(self, arrival: Arrival, reason: Reason, detail: str) -> None:
+        """Keep why it waits now, where that is something else than it was."""
+        place = arrival.record.partition, arrival.record.offset
+        waiting = self.waits.get(place[1]) or self.kept.get(place)
+        if waiting is not None and (reason, detail[:DETAIL_CHARS_MAX]) != (waiting.reason, waiting.detail):
+            self.waits[place[1]] = replace(waiting, reason=reason, detail=detail[:DETAIL_CHARS_MAX])
+
     def _free(self, arrival: Arrival, *, counted: bool) -> None:
         record = arrival.record
-        if self.waits.pop(record.offset, None) is None:
+        if self.waits.pop(record.offset, None) is None or (record.partition, record.offset) in self.kept:
             self.freed.add(record.offset)
         self.bytes -= len(record.key or b"") + len(record.value or b"")
         self.uncounted -= not counted

@@ -21,7 +21,7 @@ from truecopy_projections.gathered import Gathered
 from truecopy_projections.row_type import RowType, SubKey
 from truecopy_schemas import Event
 
-__all__ = ["EVERY_ROW", "Address", "Change", "ForeignRecord", "Projection", "Reducer", "SubKey"]
+__all__ = ["EVERY_ROW", "Address", "Change", "ForeignRecord", "Projection", "Reducer", "Restorer", "SubKey"]
 
 R = TypeVar("R")
 E = TypeVar("E", bound=Event)
@@ -47,6 +47,7 @@ ForeignRecord = Mapping[str, Any]
 ForeignReducer = Callable[[R | None, ForeignRecord, Change], R | None]
 Touches = Callable[[Any, Change], Iterable[Any] | None]
 Reducer = Callable[[Any, Any, Change], Any]
+Restorer = Callable[[Any, Any, Change], Event | Iterable[Event]]
 
 
 class Handler(NamedTuple):
@@ -78,6 +79,8 @@ class Projection(RowType[R]):
         self.entity: str = entity.name if isinstance(entity, ForeignTopic) else entity
         self.handlers: dict[str, Handler] = {}
         self.gathers: list[Gathered[Any]] = []
+        self.restorer: Restorer | None = None
+        self.unrestored: frozenset[str] = frozenset()
 
     @cached_property
     def shape(self) -> Shape:
@@ -185,6 +188,22 @@ class Projection(RowType[R]):
         self.gathers.append(gathered)
         self.__dict__.pop("shape", None)  # it has an index for each
         return gathered
+
+    def restores(self, *, leaving: Iterable[str] = ()) -> Callable[[Restorer], Restorer]:
+        """Register what makes the event, or events, that bring a key back to a state that it had: for a rollback.
+
+        It is called with the row as it is, the row as it was (None for none; where a key has several rows, lists of them in the
+        order of `key`), and the change that the event will be. Fields `leaving` need not come back, such as a time of change.
+        Without it, an event of kind "state" is stated again, and a delta can't be undone.
+        """
+
+        def register(restore: Restorer) -> Restorer:
+            self.restorer, self.unrestored = restore, frozenset(leaving)
+            if missing := self.unrestored - {f.column.name for f in self.fields}:
+                raise ProjectionError(f"{self.id}: restores() names fields {sorted(missing)}, which its rows do not have")
+            return restore
+
+        return register
 
     def _handle(self, handler: Handler) -> None:
         event = handler.event

@@ -55,6 +55,7 @@ async def glance(projection: Projection[Any], replica: Replica, log: Log, *, top
             stored_rows=0,
             taken_at_ms=scrubs.now_ms,
             differences=(),
+            amendments=await snapshot.amendments(projection.id),
         )
         proof = await remembered_proof(projection, snapshot)
     await replica.flush()  # nothing counts as proven that a crash could take back

@@ -6,21 +6,24 @@ and the batch is planned again without them.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from truecopy_bus.errors import UnavailableError
 from truecopy_bus.leases import Fence
 from truecopy_bus.record import Record
 from truecopy_bus.schema_sources import SchemaSource
+from truecopy_projections.amendment import Amendments
 from truecopy_projections.arrival import Arrival, Item, Reading
 from truecopy_projections.ordinals import ForeignReading, Ordinals, keys_in, ordinals
 from truecopy_projections.plan import RETRIED, plan, wanted
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
-from truecopy_projections.state import Known, PartitionPlan, PartitionState, Waiting, Wanted
+from truecopy_projections.state import Known, PartitionPlan, PartitionState, Reason, Waiting, Wanted
+from truecopy_projections.waiting_alarm import WaitingAlarm
 from truecopy_schemas.errors import UnknownSchemaError
 
-__all__ = ["RecordsWork", "Task"]
+__all__ = ["RecordsWork", "Task", "record_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,22 @@ class RecordsWork:
 
     def __init__(self, projection: Projection[Any], replica: Replica, schemas: SchemaSource, reading: Reading) -> None:
         self._projection, self._replica, self._schemas = projection, replica, schemas
+        self._alarm = WaitingAlarm(projection.id)
         self._reading = reading if projection.foreign is None else ForeignReading(projection)
+
+    @property
+    def amendments(self) -> Amendments:
+        """By which records are read."""
+        return self._reading.amendments
+
+    @amendments.setter
+    def amendments(self, amendments: Amendments) -> None:
+        self._reading.amendments = amendments
+
+    async def renew(self) -> None:
+        """Read anew what only changes under leases that are not ours: the amendments."""
+        async with self._replica.snapshot() as snapshot:
+            self.amendments = await snapshot.amendments(self._projection.id)
 
     async def learn(self, records: Sequence[Record]) -> bool:
         """Ask for the schemas of these records; ids that nobody knows stay unknown. Whether one became known."""
@@ -64,15 +82,18 @@ class RecordsWork:
         """The task of trying the parked keys of these partitions again: code, schema or data may have been mended."""
         async with self._replica.snapshot() as snapshot:
             waiting = [w for w in await snapshot.waiting(self._projection.id) if w.partition in partitions]
-        keys = frozenset(w.key for w in waiting if w.key is not None)
-        known = await self._replica.load(self._projection, Wanted(keys=keys))
-        retry = frozenset(key for key in keys if key in known.keys and known.keys[key].parked in RETRIED)
+        return await self.retried({w.key for w in waiting if w.key is not None}, RETRIED)
+
+    async def retried(self, keys: Collection[str], reasons: Collection[Reason] = tuple(Reason)) -> Task:
+        """The task of trying these keys again, those of them that are parked for one of `reasons`."""
+        known = await self._replica.load(self._projection, Wanted(keys=frozenset(keys)))
+        retry = frozenset(key for key in keys if key in known.keys and known.keys[key].parked in reasons)
         known, revived = await self._revived(known)
         return Task(known=known, revived=revived, retry=retry)
 
     def plan(self, task: Task, states: Mapping[int, PartitionState], fences: Mapping[int, Fence]) -> list[PartitionPlan]:
         """The plans of a task as it stands."""
-        return plan(
+        plans = plan(
             self._projection,
             states,
             fences,
@@ -82,6 +103,9 @@ class RecordsWork:
             retry=task.retry,
             refused=task.refused,
         )
+        after = {one.was.partition: one.state for one in plans}
+        self._alarm.look({**states, **after}.values())
+        return plans
 
     async def blame(self, task: Task, plans: Sequence[PartitionPlan]) -> bool:
         """Note which keys' rows the database refuses, to plan without them. False if no key is to blame for it.
@@ -108,22 +132,25 @@ class RecordsWork:
         reading = self._reading
         return reading.items(records) if isinstance(reading, Reading) else reading.items(records, versions)
 
+    async def again(self, waiting: Sequence[Waiting]) -> list[Item]:
+        """What waiting records, not foreign ones, are read as now."""
+        records = [record_of(one) for one in waiting]
+        await self.learn(records)
+        return self._items(records, {(one.partition, one.offset): one.version or 0 for one in waiting})
+
     async def _revived(self, known: Known) -> tuple[Known, dict[str, list[Arrival]]]:
         """Read what waits for parked keys again, and load the rows that it touches beside those already known."""
         if not known.waiting:
             return known, {}
-        records = {key: [_record(w) for w in waiting] for key, waiting in known.waiting.items()}
-        await self.learn([r for some in records.values() for r in some])
-        versions = {(w.partition, w.offset): w.version or 0 for waiting in known.waiting.values() for w in waiting}
-        revived = {
-            key: [item for item in self._items(some, versions) if type(item) is Arrival] for key, some in records.items()
-        }
+        items = iter(await self.again([w for waiting in known.waiting.values() for w in waiting]))
+        revived = {key: [i for i in islice(items, len(some)) if type(i) is Arrival] for key, some in known.waiting.items()}
         more = await self._replica.load(self._projection, wanted([a for some in revived.values() for a in some]))
         rows, hashes = {**known.rows, **more.rows}, {**known.hashes, **more.hashes}
         return replace(known, rows=rows, hashes=hashes), revived
 
 
-def _record(waiting: Waiting) -> Record:
+def record_of(waiting: Waiting) -> Record:
+    """The record as the log had it."""
     return Record(
         waiting.partition,
         waiting.offset,

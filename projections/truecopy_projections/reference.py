@@ -16,6 +16,7 @@ from truecopy_bus.limits import READ_RECORDS_MAX, READ_WAIT_S
 from truecopy_bus.log import Log, Passing
 from truecopy_bus.record import Record
 from truecopy_bus.schema_sources import SchemaSource
+from truecopy_projections.amendment import NO_AMENDMENTS, Amendment, Amendments, Ruling, schema_of
 from truecopy_projections.limits import REPLAY_STALL_S
 from truecopy_projections.projection import Change, Handler, Projection, SubKey
 from truecopy_schemas.codec import Decoder, RecordDecoder, read_version
@@ -78,13 +79,15 @@ async def replay(
     upto: Mapping[int, int],
     stops: Mapping[str, int] | None = None,
     watch: Watch | None = None,
+    amendments: Amendments = NO_AMENDMENTS,
 ) -> Reference:
     """Fold the log from offset 0 of each partition of `upto` to before the offset given there.
 
-    `stops` names keys whose rows are to stay at a version, because the replica has parked them there. Raises
-    PositionLostError when the log no longer begins at 0, LogUnavailableError when it stops giving records.
+    `stops` names keys whose rows are to stay at a version, because the replica has parked them there; `amendments` are what
+    was ruled for that replica. Raises PositionLostError when the log no longer begins at 0, LogUnavailableError when it stops
+    giving records.
     """
-    fold_one = (_Fold if projection.foreign is None else _ForeignFold)(projection, stops or {}, watch)
+    fold_one = (_Fold if projection.foreign is None else _ForeignFold)(projection, stops or {}, watch, amendments)
     at = dict.fromkeys(upto, 0)
     reader = log.reader(topic)
     stalls_at = time.monotonic() + REPLAY_STALL_S
@@ -113,8 +116,11 @@ async def replay(
 class _Fold:
     """The state of a replay."""
 
-    def __init__(self, projection: Projection[Any], stops: Mapping[str, int], watch: Watch | None) -> None:
+    def __init__(
+        self, projection: Projection[Any], stops: Mapping[str, int], watch: Watch | None, amendments: Amendments
+    ) -> None:
         self.projection, self.stops, self.watch, self.found = projection, stops, watch, Reference()
+        self.amendments = amendments
         self.schemas: dict[int, tuple[bytes, Handler | None, Decoder[Any] | None, bool] | None] = {}
         self.pending: dict[str, dict[int, tuple[int, bytes]]] = {}
         self.stuck: set[str] = set()
@@ -168,7 +174,7 @@ class _Fold:
         verdict, head = fold(self._head(key), key, version, schema[0], body)
         if verdict is Verdict.GAP:
             return False
-        if verdict is Verdict.CONFLICT:
+        if verdict is Verdict.CONFLICT and self.amendments.about(key, version, schema[0], body) is None:
             self.stuck.add(key)
             self.found.conflicts.add(key)
         if verdict is Verdict.APPLY:
@@ -187,12 +193,24 @@ class _Fold:
     def _effect(
         self, rows: Rows, schema: tuple[bytes, Handler | None, Decoder[Any] | None, bool], body: bytes, change: Change
     ) -> Rows:
-        _, handler, decoder, deletes = schema
+        fingerprint, handler, decoder, deletes = schema
+        if (ruling := self.amendments.about(change.key, change.version, fingerprint, body)) is not None:
+            return self._ruled(rows, ruling, change)
         if handler is None:
             return {} if deletes else rows
         if decoder is None:
             raise UndecodableError("the projection's class can't read this writer's schema")
         return reduced(self.projection, rows, handler, decoder.decode_event(body), change)
+
+    def _ruled(self, rows: Rows, ruling: Amendment, change: Change) -> Rows:
+        """The rows after an event that was amended: as they were, or as another body in its place leaves them."""
+        if ruling.ruling is Ruling.SKIPPED:
+            return rows
+        schema = schema_of(ruling)
+        handler = self.projection.handlers[_full_name(schema)]
+        if self.projection.foreign is not None:
+            return reduced(self.projection, rows, handler, RecordDecoder(schema).decode(ruling.body), change)
+        return reduced(self.projection, rows, handler, Decoder(schema, handler.event).decode_event(ruling.body), change)
 
     def _reduce(self, key: str, version: int, effect: Callable[[Rows], Rows]) -> None:
         if key in self.stuck or version > self.stops.get(key, version):
@@ -214,8 +232,10 @@ class _Fold:
 class _ForeignFold(_Fold):
     """The state of a replay of a topic that others write: records are numbered as they come."""
 
-    def __init__(self, projection: Projection[Any], stops: Mapping[str, int], watch: Watch | None) -> None:
-        super().__init__(projection, stops, watch)
+    def __init__(
+        self, projection: Projection[Any], stops: Mapping[str, int], watch: Watch | None, amendments: Amendments
+    ) -> None:
+        super().__init__(projection, stops, watch, amendments)
         self.decoders: dict[int, RecordDecoder | None] = {}
 
     async def learn(self, record: Record, schemas: SchemaSource) -> None:
@@ -243,9 +263,14 @@ class _ForeignFold(_Fold):
         if self.found.partition.setdefault(key, record.partition) != record.partition:
             self.found.strays.add(key)
         version = self._head(key).version + 1
-        _, head = fold(self._head(key), key, version, b"null" if value is None else b"value", value or b"")
+        chained = b"null" if value is None else b"value", value or b""
+        _, head = fold(self._head(key), key, version, *chained)
         self._chain(record.partition, key, head)
-        self._reduce(key, version, lambda rows: {} if value is None else self._told(rows, value, Change(key, version, ())))
+        change = Change(key, version, ())
+        if (ruling := self.amendments.about(key, version, *chained)) is not None:
+            self._reduce(key, version, lambda rows: self._ruled(rows, ruling, change))
+        else:
+            self._reduce(key, version, lambda rows: {} if value is None else self._told(rows, value, change))
 
     def _told(self, rows: Rows, value: bytes, change: Change) -> Rows:
         schema_id, body = unframe(value)

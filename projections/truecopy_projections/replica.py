@@ -1,9 +1,9 @@
 """The replica port: the database that holds a service's projected rows, their digests and its own position.
 
 What every adapter promises:
-- `apply` is one transaction for all the partitions that it is given: rows, keys, digests, waiting records, checkpoints and
-  position commit together or not at all. A partition whose fence is lost, or that is not where the plan says it was, is
-  dropped from it, and the rest commits.
+- `apply` is one transaction for all the partitions that it is given: rows, keys, digests, waiting records, checkpoints,
+  amendments and position commit together or not at all. A partition whose fence is lost, or that is not where the plan says
+  it was, is dropped from it, and the rest commits.
 - Gathered rows are part of the same transaction: after it the row of each group that a batch touched is the fold of all the
   contributions that are there, also those that others committed meanwhile.
 - Storing is the identity: rows read back equal to what was put, value by value, for every type of column.
@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from truecopy_bus.errors import TopicMismatchError
 from truecopy_bus.leases import Fence
+from truecopy_projections.amendment import Amendments
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.gathered import Gathered, GatheredRow, Group
 from truecopy_projections.projection import Projection
@@ -33,6 +34,7 @@ from truecopy_projections.state import (
     PartitionState,
     StoredRow,
     Waiting,
+    WaitingTally,
     Wanted,
 )
 
@@ -91,6 +93,18 @@ class Snapshot(Protocol):
 
     async def waiting(self, projection: str) -> Sequence[Waiting]:
         """All of the quarantine, by partition and then offset."""
+        ...
+
+    def quarantine(self, projection: str, *, key: str | None = None) -> AsyncIterator[Sequence[Waiting]]:
+        """What waits, of `key` or (None) of all, in small batches: foreign records first, then key by key, by version."""
+        ...
+
+    async def tallies(self, projection: str) -> Sequence[WaitingTally]:
+        """How much waits, by partition and reason, without reading it."""
+        ...
+
+    async def amendments(self, projection: str) -> Amendments:
+        """All rulings about events of a projection."""
         ...
 
     async def journal(self, kind: str, *, newest: int | None = None) -> Sequence[JournalEntry]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from truecopy_bus.fold import UNKNOWN, Head
 from truecopy_bus.leases import Fence
 from truecopy_bus.record import Headers
+from truecopy_projections.amendment import Amendment
 from truecopy_projections.digest import EMPTY
 from truecopy_projections.gathered import GroupId
 from truecopy_projections.projection import Address
@@ -24,6 +25,7 @@ __all__ = [
     "Reason",
     "StoredRow",
     "Waiting",
+    "WaitingTally",
     "Wanted",
     "head_state",
 ]
@@ -92,6 +94,17 @@ class Waiting:
     def size(self) -> int:
         """Bytes that it takes."""
         return len(self.record_key or b"") + len(self.record_value or b"")
+
+
+class WaitingTally(NamedTuple):
+    """What waits in a partition for one reason: records, keys that they are of, bytes, and the owner's time of the oldest."""
+
+    partition: int
+    reason: Reason
+    records: int
+    keys: int
+    bytes: int
+    oldest_ms: int
 
 
 class MarkVerdict(Enum):
@@ -186,7 +199,7 @@ class PartitionPlan:
     wait no more, `forgotten` source keys that the log does not know, `strays` rows to remove from a bucket that is not their
     key's, `refolds` gathered rows to fold anew beside those of the groups that its rows are in (only a repair finds such).
     `copies` are further puts, each with the state of its key, which is not parked; `expanded` has them among the others.
-    `applied` counts the events whose effect it holds.
+    `amendments` are rulings that its rows were made by. `applied` counts the events whose effect it holds.
     """
 
     fence: Fence
@@ -202,6 +215,7 @@ class PartitionPlan:
     waits: Sequence[Waiting] = ()
     freed: frozenset[int] = frozenset()
     checkpoints: Sequence[Checkpoint] = ()
+    amendments: Sequence[Amendment] = ()
     applied: int = 0
 
     def expanded(self) -> "PartitionPlan":

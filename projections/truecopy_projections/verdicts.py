@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from truecopy_projections.amendment import Amendment
 from truecopy_projections.projection import SubKey
 from truecopy_projections.state import Checkpoint
 
@@ -145,7 +146,8 @@ class Report:
     """What one check of one projection in one replica found, at `positions` (partition -> next offset).
 
     `quick` says that neither log nor rows were read for it. `peers` are the comparisons that were asked for.
-    `counts` are the events of each partition, `marks` the last checkpoint of each that was judged EQUAL.
+    `counts` are the events of each partition, `marks` the last checkpoint of each that was judged EQUAL. `amendments` are the
+    rulings by which the log was folded: a true copy is one of the amended history.
     """
 
     projection: str
@@ -166,6 +168,7 @@ class Report:
     peers: Sequence[Comparison] = ()
     counts: Mapping[int, int] = field(default_factory=dict)
     marks: Mapping[int, Checkpoint] = field(default_factory=dict)
+    amendments: Sequence[Amendment] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -195,6 +198,7 @@ class Report:
             **claims,
             "differences": [difference_json(one) for one in self.differences],
             "parked": list(self.parked),
+            "amendments": [one.as_json() for one in self.amendments],
             "checked_at_ms": self.checked_at_ms,
             "quick": self.quick,
             "peers": [one.as_json() for one in self.peers],

@@ -2,7 +2,8 @@
 
 Looked for in this order: the signature over what is stated, whose key that is, the certificate's place in its chain on the
 topic of certificates, and the history: the log's records below the stated positions must give the stated counts and input
-digests, and the owner's marks at those counts must state the same. With the projection at hand also the row digests, by an
+digests, and the owner's marks at those counts must state the same. Rulings by which the history was amended must be on the log
+as the certificate names them. With the projection at hand also the row digests, by an
 independent fold. What the log no longer holds can't be proven from it, which is said by name and refutes nothing.
 """
 
@@ -15,6 +16,8 @@ from truecopy_bus.fold import DIGEST_ALGORITHM
 from truecopy_bus.log import Log
 from truecopy_bus.record import TopicState
 from truecopy_bus.schema_sources import SchemaSource
+from truecopy_projections.amendment import NO_AMENDMENTS, Amendments
+from truecopy_projections.amendments_topic import AMENDMENTS_TOPIC, published_amendments
 from truecopy_projections.certificate_chain import Finding, Standing, judge_chain
 from truecopy_projections.certificate_form import CANONICAL_FORM, Certificate
 from truecopy_projections.certificates_topic import CERTIFICATES_TOPIC, published
@@ -72,8 +75,12 @@ async def verify(
     topic = namespace + certificate.entity
     delivered = await _delivered(certificate, log, schemas, topic)
     findings.append(delivered)
+    amendments = None
+    if certificate.amendments:
+        amended, amendments = await _amended(certificate, log, namespace + AMENDMENTS_TOPIC)
+        findings.append(amended)
     if projection is not None:
-        findings.append(await _computed(certificate, delivered, projection, log, schemas, topic))
+        findings.append(await _computed(certificate, delivered, amendments, projection, log, schemas, topic))
     return Verification(certificate=certificate, findings=findings)
 
 
@@ -144,9 +151,26 @@ def _unmeant(certificate: Certificate, state: TopicState) -> Finding | None:
     return Finding(about="delivered", standing=Standing.REFUTED if refuted else Standing.UNPROVEN, why=refuted or unproven)
 
 
+async def _amended(certificate: Certificate, log: Log, topic: str) -> tuple[Finding, Amendments | None]:
+    """The rulings that the certificate states, and what they are as they were published; None where one is missing."""
+    known = await published_amendments(log, {one.id for one in certificate.amendments}, topic=topic)
+    named = "; ".join(map(str, certificate.amendments))
+    if missing := [one for one in certificate.amendments if one.id not in known]:
+        why = f"it rests on {len(certificate.amendments)} rulings, of which {topic} does not hold {missing[0]}"
+        return Finding(about="amendments", standing=Standing.UNPROVEN, why=why), None
+    for one in certificate.amendments:
+        found = known[one.id]
+        if (found.event.hex(), found.ruling.name, found.replacement) != (one.event, one.ruling, one.replacement):
+            why = f"{topic} holds another ruling under the id that it states for {one}"
+            return Finding(about="amendments", standing=Standing.REFUTED, why=why), None
+    why = f"the history that it proves is amended by {len(known)} rulings, which {topic} holds: {named}"
+    return Finding(about="amendments", standing=Standing.VALID, why=why), Amendments(known.values())
+
+
 async def _computed(
     certificate: Certificate,
     delivered: Finding,
+    amendments: Amendments | None,
     projection: Projection[Any],
     log: Log,
     schemas: SchemaSource,
@@ -162,9 +186,12 @@ async def _computed(
     if delivered.standing is not Standing.VALID:
         why = "the history that it states is not proven, so there is nothing to fold"
         return Finding(about="computed", standing=Standing.UNPROVEN, why=why)
+    if certificate.amendments and amendments is None:
+        why = "the rulings that its rows rest on are not proven, so there is nothing to fold by"
+        return Finding(about="computed", standing=Standing.UNPROVEN, why=why)
     rows = 0
     for p, upto in sorted(certificate.positions.items()):
-        found = await replay(projection, log, schemas, topic=topic, upto={p: upto})
+        found = await replay(projection, log, schemas, topic=topic, upto={p: upto}, amendments=amendments or NO_AMENDMENTS)
         hashes = [
             (bucket_of(key), row_hash(projection.id, key, values))
             for key, kept in found.rows.items()

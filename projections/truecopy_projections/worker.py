@@ -195,6 +195,7 @@ class Worker:
         if taken:
             await reached(Point.WORKER_LEASED, len(taken))
             self._columns.forget()
+            await self._records.renew()
         missing = [p for p in fences if p in taken or p not in self._states]
         if missing:
             async with self.replica.snapshot() as snapshot:
@@ -235,8 +236,7 @@ class Worker:
             _log.warning("%s[%d] begins at offset %d: what %s held before is gone", self.projection.id, p, start, self.topic)
 
     async def _read(self, positions: Mapping[int, int]) -> Sequence[Record]:
-        if self._reader is None:
-            self._reader = self._log.reader(self.topic)
+        self._reader = self._reader or self._log.reader(self.topic)
         try:
             return await self._reader.read(positions, records_max=self._size.records, wait_s=self._wait_s)
         except PositionLostError as fault:
@@ -342,7 +342,7 @@ class Worker:
             return
         task = await self._records.parked(partitions)
         while True:
-            changed = [one for one in self._records.plan(task, self._states, self._fences) if one.freed]
+            changed = [one for one in self._records.plan(task, self._states, self._fences) if one.freed or one.waits]
             if not changed:
                 return
             await reached(Point.WORKER_RETRYING, sum(len(one.freed) for one in changed))

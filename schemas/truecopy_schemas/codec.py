@@ -11,13 +11,14 @@ reader busy without end are refused before the first body.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from io import BytesIO
 from typing import Any, Generic, TypeVar
 
 import fastavro
 from fastavro.schema import SchemaParseException
+from fastavro.validation import validate
 from pydantic import ValidationError
 
 from truecopy_schemas.avro_schema import AvroSchema, avro_schema, canonical, full_name
@@ -29,7 +30,7 @@ from truecopy_schemas.event import Event
 from truecopy_schemas.limits import EVENT_BODY_BYTES_MAX, LONG_MAX, TX_BYTES_MAX
 from truecopy_schemas.varint import leading_long
 
-__all__ = ["Decoder", "RecordDecoder", "encode", "read_version"]
+__all__ = ["Decoder", "RecordDecoder", "encode", "encode_record", "read_version"]
 
 _E = TypeVar("_E", bound=Event)
 _TOLD_CHARS_MAX = 1_000
@@ -117,6 +118,13 @@ class Decoder(Generic[_E]):
             values = _copied(values)
         return version, tx, values
 
+    def restated(self, body: bytes) -> bytes:
+        """The same event once more, as version 1 and part of no transaction. Raises UndecodableError like decode."""
+        again = BytesIO()
+        values = {**_values(body, self._writer, None), "_version": 1, "_tx": None}
+        fastavro.schemaless_writer(again, self._writer, values, strict=True)
+        return again.getvalue()
+
     def event(self, values: dict[str, Any]) -> _E:
         """The event that decode returned the fields of. It takes the dict over."""
         if self._build is None:
@@ -146,6 +154,17 @@ class RecordDecoder:
     def decode(self, body: bytes) -> dict[str, Any]:
         """The fields of a body; enums as their symbols, records as dicts. Raises UndecodableError like Decoder.decode."""
         return _values(body, self._writer, None)
+
+
+def encode_record(schema: Any, fields: Mapping[str, Any]) -> bytes:
+    """The body of a record by others' schema. Raises InvalidEventError for fields that do not fit, InvalidSchemaError."""
+    parsed, body = _parsed(schema), BytesIO()
+    try:
+        validate(dict(fields), parsed, strict=True)
+        fastavro.schemaless_writer(body, parsed, dict(fields), strict=True)
+    except (ValueError, TypeError, ArithmeticError, AttributeError) as fault:  # fastavro's own is a ValueError
+        raise InvalidEventError(event_name=str(parsed["name"]), problem=str(fault)[:_TOLD_CHARS_MAX]) from fault
+    return body.getvalue()
 
 
 def _values(body: bytes, writer: Any, reader: Any) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from truecopy_bus.schema_sources import SchemaSource
 from truecopy_bus.sql import Database
 from truecopy_bus.store import EventStore
 from truecopy_bus.token import Token
+from truecopy_projections.amendments_topic import AMENDMENTS_TOPIC
 from truecopy_projections.bootstrap import Bootstrap, Progress, bootstrap
 from truecopy_projections.certificate import Certificate, Verification, certificates, certify, verify
 from truecopy_projections.check import check
+from truecopy_projections.entity_fold import LatestFold, ProjectionFold
 from truecopy_projections.errors import NotEqualError
 from truecopy_projections.gathered import Gathered
 from truecopy_projections.limits import REPAIR_ROWS_MAX, REPAIR_SHARE_MAX
@@ -28,8 +30,10 @@ from truecopy_projections.verdicts import Report
 from truecopy_projections.worker import Worker
 from truecopy_schemas import Event
 from truecopy_services.config import Settings
+from truecopy_services.entities import Entity
 from truecopy_services.errors import UsageError
 from truecopy_services.opening import open_peer, open_schemas, opened_peers
+from truecopy_services.quarantine import Quarantine
 from truecopy_services.reading import GatheredReader, ReplicaReader
 
 __all__ = ["SIGNING_KEY", "TRUSTED_KEYS", "Service"]
@@ -179,6 +183,27 @@ class Service:
             )
         finally:
             await peer.close()
+
+    def entity(self, fold: Projection[Any] | str, *, deletes: type[Event] | None = None) -> Entity:
+        """An entity that this service owns: its history, earlier states, and the way back to them.
+
+        `fold` is a projection whose reducer makes the states, or the name of an entity whose events are all of kind "state".
+        `deletes` is a class whose event ends a key, where the projection knows none.
+        """
+        by = f"{self.name}, process {os.getpid()} on {socket.gethostname()}"
+        known = LatestFold(fold) if isinstance(fold, str) else ProjectionFold(fold)
+        return Entity(self.store, known, deletes=deletes, by=by)
+
+    def quarantine(self, projection: Projection[Any], *, by: str = "") -> Quarantine:
+        """What waits of a projection, and what is done about it by `by` (this process's user, if nobody is named)."""
+        return Quarantine(
+            projection,
+            self.replica_adapter,
+            self.log,
+            self.schemas(projection),
+            topic=self.settings.topic_prefix + AMENDMENTS_TOPIC,
+            by=by,
+        )
 
     async def certify(self, report: Report, *, because: str = "") -> Certificate:
         """Sign the EQUAL report of a whole check by the key in `signing.key` under `home`, keep it, and publish it on the log.

@@ -21,7 +21,8 @@ from truecopy_projections.errors import InvalidCertificateError
 from truecopy_projections.following import still_there
 from truecopy_projections.projection import Projection
 from truecopy_projections.scrub_times import ScrubTimes
-from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState
+from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState, WaitingTally
+from truecopy_projections.waiting_alarm import share_of
 from truecopy_schemas.errors import NewerFormatError
 from truecopy_services.opening import shown
 from truecopy_services.service import Service
@@ -33,6 +34,7 @@ __all__ = [
     "PartitionStatus",
     "ProjectionStatus",
     "ServiceStatus",
+    "WaitingStatus",
     "entities_of",
     "holders_of",
     "status",
@@ -73,11 +75,25 @@ class PartitionStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingStatus:
+    """What waits in a partition for one reason: records, keys that they are of, bytes, and the age of the oldest."""
+
+    partition: int
+    reason: str
+    records: int
+    keys: int
+    bytes: int
+    oldest_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectionStatus:
     """One projection. `unknown` says why something is not known; empty if all is.
 
     `oldest_scrub_age_s` is how long ago the bucket of rows that has waited longest was hashed again and right; None while
-    there are `unscrubbed_buckets`, which never were, or were found wrong since.
+    there are `unscrubbed_buckets`, which never were, or were found wrong since. `waiting` is what lies in quarantine, and
+    `waiting_share` how much of what may wait does where that is most: at 1 a partition stands still. `amendments` counts
+    the rulings.
     """
 
     id: str
@@ -87,6 +103,9 @@ class ProjectionStatus:
     unscrubbed_buckets: int | None
     partitions: tuple[PartitionStatus, ...]
     unknown: tuple[str, ...]
+    waiting: tuple[WaitingStatus, ...] = ()
+    waiting_share: float | None = None
+    amendments: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +240,8 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
     ages_s: Mapping[int, float] = {}
     holders: _Holders = None
     scrubs: ScrubTimes | None = None
+    waiting: tuple[WaitingStatus, ...] = ()
+    amendments: int | None = None
     try:
         async with asked.asking("replica", service.replica_adapter.name):
             async with service.replica_adapter.snapshot() as snapshot:
@@ -230,6 +251,8 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
                 with suppress(NewerFormatError, InvalidCertificateError):  # of no use here, and no reason to tell nothing else
                     certificate = await newest_certificate(projection, snapshot)
                 scrubs = await snapshot.scrubs(projection.id) if states else None
+                waiting = tuple(map(_waiting, await snapshot.tallies(projection.id)))
+                amendments = len(await snapshot.amendments(projection.id)) if states else None
             if states and service.replica_database is not None:
                 holders = await holders_of(service.replica_database, projection.id)
     except UnavailableError as fault:
@@ -259,6 +282,21 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
             for p in partitions
         ),
         unknown=tuple(unknown),
+        waiting=waiting,
+        waiting_share=max((share_of(s.parked, s.waiting_bytes) for s in states.values()), default=None),
+        amendments=amendments,
+    )
+
+
+def _waiting(tally: WaitingTally) -> WaitingStatus:
+    age_s = max(0.0, time.time() - tally.oldest_ms / 1000)
+    return WaitingStatus(
+        partition=tally.partition,
+        reason=tally.reason.name,
+        records=tally.records,
+        keys=tally.keys,
+        bytes=tally.bytes,
+        oldest_s=age_s,
     )
 
 

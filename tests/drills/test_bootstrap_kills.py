@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.drills.bootstrapping import BOOTSTRAPPING
 from tests.drills.conftest import Setting, until
+from tests.drills.elsewhere import BOOTSTRAPPING
 from tests.projections.bank import balance
 
 from truecopy_bus.points import Point

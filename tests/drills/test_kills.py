@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.drills.bootstrapping import BOOTSTRAPPING
 from tests.drills.conftest import ALL, Setting, Stage
+from tests.drills.elsewhere import ELSEWHERE
 from tests.drills.ledger import latest
 from tests.drills.processes import Role
 from tests.drills.publisher import prepare, verify
@@ -77,7 +77,7 @@ def addresses(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 def test_every_point_has_its_drill() -> None:
-    assert {*PUBLISHING, *RELAYING, *WORKING, *RETRIES, *CERTIFYING, *BOOTSTRAPPING} == set(Point)
+    assert {*PUBLISHING, *RELAYING, *WORKING, *RETRIES, *CERTIFYING, *ELSEWHERE} == set(Point)
 
 
 @pytest.mark.parametrize("game", range(ROUNDS))

@@ -28,10 +28,13 @@ async def test_a_broker_that_is_killed_in_the_middle_is_waited_for(
         await asyncio.to_thread(private_kafka.restart)
 
         await at.proven()
-        # Each says so once, a relay and three workers; and once more where the broker was briefly away again while it came up.
-        assert (1, 3) <= (len(relay.said(AWAY)), len(workers.said(AWAY))) <= (2, 6)
         assert (await relay.end(), await workers.end()) == (0, 0)
-        assert (len(relay.said(BACK)), len(workers.said(BACK))) == (1, 3)
+        # Each says so once, a relay and three workers; and once more where the broker was briefly away again while it came up.
+        assert 1 <= len(relay.said(AWAY)) <= 2
+        assert 3 <= len(workers.said(AWAY)) <= 6
+        # And each that was away came back.
+        assert len(relay.said(BACK)) == len(relay.said(AWAY))
+        assert len(workers.said(BACK)) == len(workers.said(AWAY))
 
 
 async def test_a_database_that_is_killed_in_the_middle_is_waited_for(stage: Setting, private_postgres: Server) -> None:

@@ -53,6 +53,11 @@ def _balance(row: Balance | None, event: Deposited, change: Change) -> Balance:
     return Balance(change.key, amount, Decimal(amount) / events, events)
 
 
+@balance.restores(leaving=["mean", "events"])
+def _restore(now: Balance | None, then: Balance | None, _: Change) -> Event:
+    return Closed() if then is None else Deposited(amount=then.amount - (now.amount if now else 0))
+
+
 @entries.on(Deposited, touches=lambda _, change: [change.version])
 def _entries(_: Entry | None, event: Deposited, change: Change) -> Entry:
     return Entry(change.key, change.version, event.amount)

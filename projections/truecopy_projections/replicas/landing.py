@@ -23,8 +23,10 @@ from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT
 from truecopy_projections.replicas.sql_gathered import Touched, refold
 from truecopy_projections.replicas.sql_keys import all_keys
+from truecopy_projections.replicas.sql_quarantine import amendment_rows
 from truecopy_projections.replicas.sql_snapshot import FORMAT_NAME, declared_name, owner_names
 from truecopy_projections.replicas.tables import (
+    AMENDMENTS,
     CHECKPOINTS,
     META,
     PARTITIONS,
@@ -141,6 +143,8 @@ async def inherit(tx: Connection, projection: Projection[Any], service: str, fou
         await tx.put(CHECKPOINTS, [checkpoint_row(own, one) for one in found.checkpoints])
     if found.waiting:
         await tx.put(WAITING, [waiting_row(own, one) for one in found.waiting])
+    if found.amendments:
+        await tx.put(AMENDMENTS, amendment_rows(own, found.amendments.all))
     [[now_ms]] = await tx.fetch(f"SELECT {tx.dialect.now_ms}")
     scrubbed = packed(NEVER, dict.fromkeys(range(BUCKETS), int(now_ms)))  # it was read back and hashed again
     await tx.put(SCRUBS, [(own, scrubbed)])

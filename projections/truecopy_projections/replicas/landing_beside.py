@@ -27,7 +27,7 @@ from truecopy_projections.limits import BOOTSTRAP_COPY_ROWS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replicas.landing import Entry, Pace, Room, inherit, own_room, select
 from truecopy_projections.replicas.sql_snapshot import check, read_meta, refuse_other_service, remembered_name
-from truecopy_projections.replicas.tables import CHECKPOINTS, PARTITIONS, SHARED, WAITING, journal_statement
+from truecopy_projections.replicas.tables import AMENDMENTS, CHECKPOINTS, PARTITIONS, SHARED, WAITING, journal_statement
 
 __all__ = ["Beside", "beside", "taken"]
 
@@ -134,8 +134,8 @@ class Beside:
             name = self._database.name
             if why := await taken(tx, name, projection, service=self._service, replace=self._replace):
                 raise self._refuse(why)
-            for table, by in ((PARTITIONS, "projection"), (CHECKPOINTS, "projection"), (WAITING, "projection")):
-                await tx.fetch(f"DELETE FROM {table.name} WHERE {by} = $1", projection.id)
+            for table in (PARTITIONS, CHECKPOINTS, WAITING, AMENDMENTS):
+                await tx.fetch(f"DELETE FROM {table.name} WHERE projection = $1", projection.id)
             await _let_go(tx, projection.id)
             await _let_go(tx, self._scope)
             await _move(tx, self.room.rows, own.rows)

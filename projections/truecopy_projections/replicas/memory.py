@@ -18,10 +18,11 @@ from uuid import UUID
 from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.leases import Fence
 from truecopy_bus.sql import Column, Kind
+from truecopy_projections.amendment import NO_AMENDMENTS, Amendments
 from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.gathered import Gathered, GatheredRow, Group, GroupId, GroupRefusedError
-from truecopy_projections.limits import CHECKPOINTS_KEPT, SCAN_ROWS
+from truecopy_projections.limits import CHECKPOINTS_KEPT, QUARANTINE_RECORDS, SCAN_ROWS
 from truecopy_projections.projection import Projection, SubKey
 from truecopy_projections.replica import JournalEntry, Snapshot, refuse_other_declaration, refuse_other_partitions
 from truecopy_projections.replicas.memory_gathered import changes_of, refolded, refused
@@ -36,6 +37,7 @@ from truecopy_projections.state import (
     PartitionState,
     StoredRow,
     Waiting,
+    WaitingTally,
     Wanted,
 )
 
@@ -67,6 +69,7 @@ class _Contents:
     gathered: dict[GroupId, GatheredRow] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Waiting] = field(default_factory=dict)
     checkpoints: dict[int, dict[int, Checkpoint]] = field(default_factory=dict)
+    amendments: Amendments = NO_AMENDMENTS
     scrubs: bytes | None = None
     shared: bool = False
 
@@ -79,6 +82,7 @@ class _Contents:
             gathered=dict(self.gathered),
             waiting=dict(self.waiting),
             checkpoints={partition: dict(kept) for partition, kept in self.checkpoints.items()},
+            amendments=self.amendments,
             scrubs=self.scrubs,
         )
 
@@ -94,6 +98,8 @@ class _Contents:
             self.keys.pop(key, None)
         self.keys.update((key, (partition, state)) for key, state in plan.keys.items())
         self.waiting.update(((partition, waiting.offset), waiting) for waiting in plan.waits)
+        if plan.amendments:
+            self.amendments = self.amendments.and_also(plan.amendments)
         kept = self.checkpoints.setdefault(partition, {})
         kept.update((checkpoint.offset, checkpoint) for checkpoint in plan.checkpoints)
         for offset in sorted(kept)[: max(0, len(kept) - CHECKPOINTS_KEPT)]:
@@ -294,6 +300,19 @@ class _MemorySnapshot:
         contents = self._contents.get(projection)
         return [one for _, one in sorted(contents.waiting.items())] if contents else ()
 
+    async def quarantine(self, projection: str, *, key: str | None = None) -> AsyncIterator[Sequence[Waiting]]:
+        found = [one for one in await self.waiting(projection) if key in (None, one.key)]
+        ordered = iter(sorted(found, key=lambda one: (one.key or "", one.version or 0, one.partition, one.offset)))
+        while batch := list(islice(ordered, QUARANTINE_RECORDS)):
+            yield batch
+
+    async def tallies(self, projection: str) -> Sequence[WaitingTally]:
+        return _tallied(await self.waiting(projection))
+
+    async def amendments(self, projection: str) -> Amendments:
+        contents = self._contents.get(projection)
+        return contents.amendments if contents else NO_AMENDMENTS
+
     async def journal(self, kind: str, *, newest: int | None = None) -> Sequence[JournalEntry]:
         return [json.loads(entry) for said, entry in self._journal if said == kind][-newest if newest else 0 :]
 
@@ -309,6 +328,24 @@ class _MemorySnapshot:
         if (contents := self._contents.get(projection.id)) is not None:
             refuse_other_declaration(projection, contents.declared)
         return contents
+
+
+def _tallied(waiting: Sequence[Waiting]) -> list[WaitingTally]:
+    """How much waits, by partition and reason."""
+    found: dict[tuple[int, str], list[Waiting]] = {}
+    for one in waiting:
+        found.setdefault((one.partition, one.reason.name), []).append(one)
+    return [
+        WaitingTally(
+            partition,
+            some[0].reason,
+            len(some),
+            len({one.key for one in some if one.key is not None}),
+            sum(one.size for one in some),
+            min(one.timestamp_ms for one in some),
+        )
+        for (partition, _), some in sorted(found.items())
+    ]
 
 
 def _refused(projection: Projection[Any], plans: Sequence[PartitionPlan]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot, refuse_
 from truecopy_projections.replicas.culprits import culprits
 from truecopy_projections.replicas.sql_gathered import locked, refold
 from truecopy_projections.replicas.sql_keys import load, rows_to_put, write_keys
+from truecopy_projections.replicas.sql_quarantine import amendment_rows
 from truecopy_projections.replicas.sql_snapshot import (
     FORMAT_NAME,
     LAZY_NAME,
@@ -36,6 +37,7 @@ from truecopy_projections.replicas.sql_snapshot import (
     remembered_name,
 )
 from truecopy_projections.replicas.tables import (
+    AMENDMENTS,
     CHECKPOINTS,
     META,
     PARTITIONS,
@@ -208,6 +210,7 @@ class SqlReplica:
             (shape, rows_to_put(projection, plans, kept)),
             (WAITING, [waiting_row(own, waiting) for plan in plans for waiting in plan.waits]),
             (CHECKPOINTS, checkpoints),
+            (AMENDMENTS, amendment_rows(own, [one for plan in plans for one in plan.amendments])),
         ]
         for table, by, keys in drops:
             if keys:

@@ -11,12 +11,14 @@ from typing import Any
 from truecopy_bus.errors import DatabaseCorruptError
 from truecopy_bus.sql import Connection
 from truecopy_bus.sql.statements import listed, quoted
+from truecopy_projections.amendment import NO_AMENDMENTS, Amendments
 from truecopy_projections.digest import bucket_of
 from truecopy_projections.errors import OtherServiceError
 from truecopy_projections.gathered import Gathered, GatheredRow, Group
 from truecopy_projections.limits import SCAN_ROWS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, refuse_other_declaration
+from truecopy_projections.replicas import sql_quarantine
 from truecopy_projections.replicas.sql_gathered import gathered_of
 from truecopy_projections.replicas.sql_indexes import unreachable
 from truecopy_projections.replicas.sql_keys import all_keys, load
@@ -35,7 +37,7 @@ from truecopy_projections.replicas.tables import (
     waiting_of,
 )
 from truecopy_projections.scrub_times import ScrubTimes, unpacked
-from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState, StoredRow, Waiting
+from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState, StoredRow, Waiting, WaitingTally
 from truecopy_schemas.errors import NewerFormatError
 
 __all__ = [
@@ -195,6 +197,19 @@ class SqlSnapshot:
             return ()
         rows = await self._connection.pick(WAITING, ("projection",), [(projection,)])
         return [waiting_of(row) for row in sorted(rows, key=lambda row: row[1:3])]
+
+    async def quarantine(self, projection: str, *, key: str | None = None) -> AsyncIterator[Sequence[Waiting]]:
+        if declared_name(projection) in self._meta:
+            async for batch in sql_quarantine.quarantine(self._connection, projection, key=key):
+                yield batch
+
+    async def tallies(self, projection: str) -> Sequence[WaitingTally]:
+        return await sql_quarantine.tallies(self._connection, projection) if declared_name(projection) in self._meta else ()
+
+    async def amendments(self, projection: str) -> Amendments:
+        if declared_name(projection) not in self._meta:
+            return NO_AMENDMENTS
+        return await sql_quarantine.amendments(self._connection, projection)
 
     async def journal(self, kind: str, *, newest: int | None = None) -> Sequence[JournalEntry]:
         if not self._meta:

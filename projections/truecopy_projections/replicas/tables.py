@@ -30,6 +30,7 @@ from truecopy_projections.state import (
 )
 
 __all__ = [
+    "AMENDMENTS",
     "CHECKPOINTS",
     "META",
     "PARTITIONS",
@@ -124,7 +125,12 @@ CHECKPOINTS = Shape(
     key=("projection", "part", "log_offset"),
 )
 SCRUBS = Shape(name="truecopy_scrubs", columns=columns(projection=Kind.TEXT, times=Kind.BYTES), key=("projection",))
-SHARED = (META, LEASES, MEMBERS, PARTITIONS, WAITING, CHECKPOINTS, SCRUBS)
+AMENDMENTS = Shape(
+    name="truecopy_amendments",
+    columns=columns(projection=Kind.TEXT, event=Kind.BYTES, entry=Kind.TEXT),
+    key=("projection", "event"),
+)
+SHARED = (META, LEASES, MEMBERS, PARTITIONS, WAITING, CHECKPOINTS, SCRUBS, AMENDMENTS)
 """Truecopy's own tables, without the journal, whose ids are the database's: see journal_statement."""
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from truecopy_bus.errors import AddressError, DatabaseCorruptError, InvalidTokenError, TopicMissingError, UnavailableError
-from truecopy_projections.errors import NotReachedError, ProjectionError, UnknownProjectionError
+from truecopy_projections.errors import NotReachedError, ProjectionError, UnknownProjectionError, UnknownVersionError
 from truecopy_schemas.errors import InvalidEventError, InvalidSchemaError, TruecopyError
 from truecopy_services.cli.bench import BENCH
 from truecopy_services.cli.bootstrap import BOOTSTRAP
@@ -20,8 +20,11 @@ from truecopy_services.cli.demo import DEMO
 from truecopy_services.cli.dev import DEV
 from truecopy_services.cli.doctor import DOCTOR
 from truecopy_services.cli.get import GET
+from truecopy_services.cli.history import HISTORY
 from truecopy_services.cli.publish import PUBLISH
+from truecopy_services.cli.quarantine import QUARANTINE
 from truecopy_services.cli.repair import REPAIR
+from truecopy_services.cli.rollback import ROLLBACK
 from truecopy_services.cli.run import RUN
 from truecopy_services.cli.schema import SCHEMA
 from truecopy_services.cli.screen import Exit, Screen
@@ -38,7 +41,8 @@ __all__ = ["VERBS", "main"]
 
 VERBS = (
     *(DEV, RUN, PUBLISH, GET, STATUS, TAIL),
-    *(CHECK, SCRUB, CERTIFY, VERIFY, REPAIR, BOOTSTRAP),
+    *(CHECK, SCRUB, CERTIFY, VERIFY, REPAIR, BOOTSTRAP, QUARANTINE),
+    *(HISTORY, ROLLBACK),
     *(TOPICS, SCHEMA, DOCTOR, BENCH, DEMO),
 )
 
@@ -54,6 +58,7 @@ EXITS: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
             InvalidSchemaError,
             InvalidTokenError,
             ProjectionError,
+            UnknownVersionError,
         ),
         Exit.USAGE,
     ),

@@ -5,7 +5,7 @@ from typing import Any
 
 from truecopy_projections.verdicts import Report, Verdict
 from truecopy_services.checking import answered
-from truecopy_services.cli.check import differences_shown, reports_table
+from truecopy_services.cli.check import amendments_shown, differences_shown, reports_table
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import Verb, app_argument, app_of
 from truecopy_services.errors import UsageError
@@ -44,6 +44,8 @@ async def _certify(arguments: Namespace, screen: Screen) -> Exit:
                 certificates.append(issued.as_json())
                 ids.append(issued.id)
                 screen.say(f"{projection.id}: certified {issued.count} events, {issued.id}")
+    for line in amendments_shown(reports):
+        screen.say(line)
     refused = [report for report in reports if report.verdict is not Verdict.EQUAL]
     if refused:
         screen.console.print(reports_table(service.name, refused))

@@ -18,9 +18,10 @@ from truecopy_services.cli.verb import Verb, app_argument, app_of, http_argument
 from truecopy_services.errors import UsageError
 from truecopy_services.marking import fresh_mark
 from truecopy_services.observing import observed
+from truecopy_services.operating.lines import escaped
 from truecopy_services.working import Loops, stopped_by_signals
 
-__all__ = ["CHECK", "differences_shown", "reports_table"]
+__all__ = ["CHECK", "amendments_shown", "differences_shown", "reports_table"]
 
 DIFFERENCES_SHOWN = 20
 """Differing rows that are shown to a person; the JSON object has them all."""
@@ -70,6 +71,8 @@ async def _check(arguments: Namespace, screen: Screen) -> Exit:
                 certificates.append((await service.certify(reports[-1])).as_json())
     screen.console.print(reports_table(service.name, reports))
     for line in differences_shown(reports):
+        screen.say(line)
+    for line in amendments_shown(reports):
         screen.say(line)
     good = all(report.agreed for report in reports)
     screen.say("EQUAL: every replica is a true copy" if good else "not proven equal: see above")
@@ -139,6 +142,13 @@ def differences_shown(reports: Sequence[Report]) -> list[str]:
             lines.append(f"  {one.explanation.why}")
     more = len(named) - DIFFERENCES_SHOWN
     return [*lines, *([f"and {more} more rows; --json has them all"] if more > 0 else [])]
+
+
+def amendments_shown(reports: Sequence[Report]) -> list[str]:
+    """What was ruled about events, by which the rows are judged."""
+    named = [f"{report.projection}: amended: {one}" for report in reports for one in report.amendments]
+    more = len(named) - DIFFERENCES_SHOWN
+    return [*map(escaped, named[:DIFFERENCES_SHOWN]), *([f"and {more} more rulings; --json has them all"] if more > 0 else [])]
 
 
 def _named(report: Report) -> list[Difference]:

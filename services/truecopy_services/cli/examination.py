@@ -18,6 +18,7 @@ from truecopy_bus.relay_tail import last_marks
 from truecopy_bus.sql import Database
 from truecopy_bus.store_tables import EVENTS
 from truecopy_bus.upkeep import Upkeep
+from truecopy_projections.amendments_topic import AMENDMENTS_TOPIC
 from truecopy_projections.certificates_topic import CERTIFICATES_TOPIC
 from truecopy_projections.projection import Projection
 from truecopy_projections.replicas.sql_snapshot import check, read_meta, refuse_dropped, refuse_other_service
@@ -137,7 +138,7 @@ class Examination:
             if (
                 topic.state is not None
                 and topic.state.incarnation is not None
-                and name not in (SCHEMAS_TOPIC, CERTIFICATES_TOPIC)
+                and name not in (SCHEMAS_TOPIC, CERTIFICATES_TOPIC, AMENDMENTS_TOPIC)
             ):
                 await self._marks(topic.state)
 

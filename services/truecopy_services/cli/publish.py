@@ -20,7 +20,7 @@ from truecopy_services.errors import UsageError
 from truecopy_services.loading import event_type
 from truecopy_services.service import Service
 
-__all__ = ["PUBLISH"]
+__all__ = ["PUBLISH", "strictly"]
 
 BATCH_EVENTS = 1_000
 """Lines that become one transaction."""
@@ -93,7 +93,7 @@ def _read() -> Iterator[_Line]:
 
 
 def _change(text: bytes) -> Change:
-    line = _strictly(text)
+    line = strictly(text)
     if not isinstance(line, dict) or not {"key", "type", "data"} <= line.keys() <= _FIELDS.keys():
         raise UsageError('a line is an object of "key", "type", "data" and, if it matters, "expect"')
     for name, value in line.items():
@@ -104,7 +104,7 @@ def _change(text: bytes) -> Change:
     return line["key"], _event(line["type"], to_json(line["data"])), line.get("expect")
 
 
-def _strictly(text: bytes) -> Any:
+def strictly(text: bytes) -> Any:
     """The value of a JSON text. Raises UsageError for what is none, or may be read in two ways: a name said twice, a NaN."""
 
     def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _strictly(text: bytes) -> Any:
 
 def _event(name: str, text: bytes) -> Event:
     cls = event_type(name)
-    _strictly(text)
+    strictly(text)
     try:
         return cls.model_validate_json(text)
     except ValidationError as fault:

@@ -11,7 +11,7 @@ from truecopy_projections.limits import BUCKETS
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.verb import Verb, app_argument, app_of
 from truecopy_services.opening import shown
-from truecopy_services.status import ServiceStatus, status
+from truecopy_services.status import ProjectionStatus, ServiceStatus, status
 
 __all__ = ["STATUS"]
 
@@ -47,6 +47,8 @@ async def _status(arguments: Namespace, screen: Screen) -> Exit:
         for one in projection.partitions:
             if one.halted:
                 screen.say(f"{projection.id}: partition {one.partition} is halted: {one.halted}")
+        for line in _waiting(projection):
+            screen.say(line)
         if projection.unscrubbed_buckets:
             seen = f"{projection.unscrubbed_buckets} of {BUCKETS} buckets were never scrubbed, or found wrong since"
             screen.say(f"{projection.id}: {seen}; `truecopy scrub` and `truecopy check` go over them")
@@ -56,6 +58,20 @@ async def _status(arguments: Namespace, screen: Screen) -> Exit:
         screen.say(away)
     screen.finish(asdict(found))
     return Exit.UNREACHABLE if found.unreachable else Exit.GOOD
+
+
+def _waiting(projection: ProjectionStatus) -> list[str]:
+    """What lies in quarantine, by reason, and what was ruled."""
+    lines = []
+    for reason in sorted({one.reason for one in projection.waiting}):
+        mine = [one for one in projection.waiting if one.reason == reason]
+        records, oldest_s = sum(one.records for one in mine), max(one.oldest_s for one in mine)
+        of = f" of {keys} keys" if (keys := sum(one.keys for one in mine)) else ""
+        lines.append(f"{projection.id}: {records} records{of} wait: {reason}, the oldest {oldest_s:.0f} s old")
+    if lines:
+        share = 100 * (projection.waiting_share or 0)
+        lines.append(f"{projection.id}: that is {share:.1f} % of what may wait; `truecopy quarantine list` names them")
+    return [*lines, *([f"{projection.id}: {projection.amendments} events are amended"] if projection.amendments else [])]
 
 
 def _table(found: ServiceStatus) -> Table:

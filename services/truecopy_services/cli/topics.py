@@ -13,6 +13,7 @@ from truecopy_bus.record import TopicSpec
 from truecopy_bus.registry import SCHEMAS_TOPIC
 from truecopy_bus.relay_tail import last_marks
 from truecopy_bus.upkeep import Upkeep
+from truecopy_projections.amendments_topic import AMENDMENTS_TOPIC
 from truecopy_projections.certificates_topic import CERTIFICATES_TOPIC
 from truecopy_schemas.control import Mark
 from truecopy_services.app import Truecopy
@@ -64,7 +65,7 @@ async def _topics(arguments: Namespace, screen: Screen) -> Exit:
 
 
 async def needed(app: Truecopy, service: Service, names: Sequence[str] = ()) -> list[Need]:
-    """The topics of the app's entities, or of `names` among them, of the schemas, and of certificates if there are any.
+    """The topics of the app's entities, or of `names` among them, of the schemas, and of certificates and rulings if there are.
 
     Raises UsageError for a name that is not the app's, UnavailableError for a store that is away.
     """
@@ -73,15 +74,14 @@ async def needed(app: Truecopy, service: Service, names: Sequence[str] = ()) -> 
     projected = {projection.entity for projection in app.projections.values()}
     prefix = service.settings.topic_prefix
     needs = [Need(spec=lasting_spec(prefix + SCHEMAS_TOPIC), ours=True, partitions_known=True)]
-    certified = (await seen(service, prefix + CERTIFICATES_TOPIC)).state is not None
+    stated = [prefix + name for name in (CERTIFICATES_TOPIC, AMENDMENTS_TOPIC)]
+    stated = [name for name in stated if (await seen(service, name)).state is not None]
     for entity in entities:
         one = Owned(entity=entity, partitions=owned.get(entity), projected=entity in projected)
         spec = TopicSpec(name=prefix + entity, partitions=one.partitions or app.partitions)
         needs.append(Need(spec=spec, ours=one.ours or entity in names, partitions_known=one.partitions is not None))
-    if (
-        certified
-    ):  # the first certificate makes it; requests for marks are not looked at, nothing depends on what is kept of them
-        needs.append(Need(spec=lasting_spec(prefix + CERTIFICATES_TOPIC), ours=True, partitions_known=True))
+    # The first certificate and the first ruling make theirs; of requests for marks nothing depends on what is kept.
+    needs += [Need(spec=lasting_spec(name), ours=True, partitions_known=True) for name in stated]
     if isinstance(log := service.log, Upkeep):
         return [Need(spec=log.completed(n.spec), ours=n.ours, partitions_known=n.partitions_known) for n in needs]
     return needs
@@ -152,7 +152,7 @@ async def _describe(service: Service, needs: Sequence[Need], screen: Screen) -> 
         screen.say(f"{topic['topic']}: {_life(topic)}")
         for partition in topic["partitions"]:
             mark = partition["mark"]
-            own = topic["topic"].endswith((SCHEMAS_TOPIC, CERTIFICATES_TOPIC))
+            own = topic["topic"].endswith((SCHEMAS_TOPIC, CERTIFICATES_TOPIC, AMENDMENTS_TOPIC))
             none = "there are no marks in it" if own else "no mark among the last records"
             told = _mark(mark) if mark else none
             screen.say(f"  [{partition['partition']}] offsets {partition['start']} to {partition['end']}; {told}")

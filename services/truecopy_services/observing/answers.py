@@ -89,8 +89,21 @@ def ready(
     if lag_max_s is not None:
         reasons += _too_old(current, lag_max_s)
     held = {name: sorted(found) for name, found in current.held.items()}
-    facts = {**living.facts, "answered": dict(answered), "held": held}
+    facts = {**living.facts, "answered": dict(answered), "held": held, "waiting": _waiting(current)}
     return Answer(reasons=tuple(reasons), facts=facts)
+
+
+def _waiting(figures: Figures) -> dict[str, Any]:
+    """What lies in quarantine. It makes nobody unready before a partition stands still: to start anew would mend nothing."""
+    return {
+        projection.id: {
+            "records": sum(one.records for one in projection.waiting),
+            "oldest_s": round(max(one.oldest_s for one in projection.waiting), 3),
+            "share": projection.waiting_share,
+        }
+        for projection in (figures.status.projections if figures.status else ())
+        if projection.waiting
+    }
 
 
 def _is_to_come(fault: Exception) -> bool:

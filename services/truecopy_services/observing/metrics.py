@@ -18,7 +18,7 @@ from truecopy_services.checking import Checked
 from truecopy_services.observing.answers import LoopSeen, known
 from truecopy_services.observing.gathering import Figures
 from truecopy_services.scrubbing import Scrubbed
-from truecopy_services.status import EntityStatus, PartitionStatus, ProjectionStatus
+from truecopy_services.status import EntityStatus, PartitionStatus, ProjectionStatus, WaitingStatus
 
 __all__ = ["ProcessMetrics"]
 
@@ -56,13 +56,21 @@ _PARTITION = (
     _Told(_GAUGE, "certified_through", "Events of the newest certificate.", lambda o: o.certified_through),
     _Told(_GAUGE, "certified_age_seconds", "Seconds since it was issued.", lambda o: o.certified_s),
 )
-_SCRUB: tuple[tuple[str, str, Callable[[ProjectionStatus], float | None]], ...] = (
+_ROWS: tuple[tuple[str, str, Callable[[ProjectionStatus], float | None]], ...] = (
     (
         "oldest_scrub_age_seconds",
         "Seconds since the bucket of rows that waited longest was hashed again and right; none while one never was.",
         lambda o: o.oldest_scrub_age_s,
     ),
     ("unscrubbed_buckets", "Buckets that never were, or were found wrong since.", lambda o: o.unscrubbed_buckets),
+    ("quarantine_share", "How much of what may wait does, where it is most; 1 stops a partition.", lambda o: o.waiting_share),
+    ("amendments", "Rulings by which events are skipped or have another effect.", lambda o: o.amendments),
+)
+_WAITING: tuple[tuple[str, str, Callable[[WaitingStatus], float]], ...] = (
+    ("quarantine_records", "Records that wait, by reason.", lambda o: o.records),
+    ("quarantine_keys", "Keys of which records wait for this reason.", lambda o: o.keys),
+    ("quarantine_bytes", "Bytes of them.", lambda o: o.bytes),
+    ("quarantine_oldest_seconds", "Age of the oldest of them, by the owner's clock.", lambda o: o.oldest_s),
 )
 _OUTBOX: tuple[tuple[str, str, Callable[[EntityStatus], float]], ...] = (
     ("outbox_pending_events", "Committed events that are not on the log yet.", lambda o: o.pending),
@@ -119,11 +127,17 @@ def _of_status(figures: Figures) -> Iterator[Metric]:
                 if (value := told.value(one)) is not None:
                     family.add_metric([projection.id, str(one.partition)], value)
         yield family
-    for name, help_, of_rows in _SCRUB:
+    for name, help_, of_rows in _ROWS:
         family = GaugeMetricFamily(f"truecopy_{name}", help_, labels=["projection"])
         for projection in status.projections:
             if (value := of_rows(projection)) is not None:
                 family.add_metric([projection.id], value)
+        yield family
+    for name, help_, of_waiting in _WAITING:
+        family = GaugeMetricFamily(f"truecopy_{name}", help_, labels=["projection", "partition", "reason"])
+        for projection in status.projections:
+            for waits in projection.waiting:
+                family.add_metric([projection.id, str(waits.partition), waits.reason], of_waiting(waits))
         yield family
     for name, help_, value_of in _OUTBOX:
         family = GaugeMetricFamily(f"truecopy_{name}", help_, labels=["entity"])

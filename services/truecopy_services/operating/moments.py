@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from truecopy_services.errors import UsageError
 
-__all__ = ["ago", "moment", "shown_moment"]
+__all__ = ["ago", "as_datetime", "moment", "shown_moment"]
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d)")
@@ -38,6 +38,11 @@ def moment(text: str, *, now_ms: int | None = None) -> int:
     return at_ms
 
 
+def as_datetime(at_ms: int) -> datetime:
+    """The time, in UTC."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC)
+
+
 def shown_moment(at_ms: int) -> str:
     """The time as people read it, in UTC."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return as_datetime(at_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -143,8 +143,9 @@ class Harness(Service):
         """The rows that in-order delivery would have made otherwise."""
         topic = self.topic(projection)
         upto = {p: end for p, (_, end) in (await log.ordered.describe(topic)).bounds.items()}
-        reference = await replay(projection, log.ordered, self.registry, topic=topic, upto=upto)
         async with self.replica_adapter.snapshot() as snapshot:
+            amendments = await snapshot.amendments(projection.id)
+            reference = await replay(projection, log.ordered, self.registry, topic=topic, upto=upto, amendments=amendments)
             differences = await drill(projection, snapshot, reference, None)
             differences += gathered_differences(await gathered_found(projection, snapshot, differences))
         return [f"{projection.id}, where in-order delivery gives what is expected: {one}" for one in differences]

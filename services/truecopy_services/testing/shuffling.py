@@ -18,6 +18,7 @@ from truecopy_bus.logs.memory import MemoryLog
 from truecopy_bus.mark_requests import REQUESTS_TOPIC
 from truecopy_bus.record import Appended, Outgoing, Record, TopicSpec, TopicState
 from truecopy_bus.registry import SCHEMAS_TOPIC
+from truecopy_projections.amendments_topic import AMENDMENTS_TOPIC
 from truecopy_projections.certificates_topic import CERTIFICATES_TOPIC
 from truecopy_schemas.control import CONTROL_KEY
 from truecopy_services.errors import UsageError
@@ -36,7 +37,7 @@ class ShufflingLog:
 
     def __init__(self, inner: Log, *, seed: int, shuffle: bool, duplicates: float) -> None:
         self.inner, self.ordered = inner, MemoryLog()
-        self.untouched = {SCHEMAS_TOPIC, REQUESTS_TOPIC, CERTIFICATES_TOPIC}
+        self.untouched = {SCHEMAS_TOPIC, REQUESTS_TOPIC, CERTIFICATES_TOPIC, AMENDMENTS_TOPIC}
         self._seed, self._shuffle, self._duplicates = seed, shuffle, duplicates
         self._appends: dict[tuple[str, int], Random] = {}
         self._late: dict[tuple[str, int], list[Outgoing]] = {}

@@ -1,0 +1,13 @@
+"""The points that have their drill in a module of their own."""
+
+from truecopy_bus.points import Point
+
+__all__ = ["AMENDING", "BOOTSTRAPPING", "ELSEWHERE", "ROLLING_BACK"]
+
+AMENDING = [point for point in Point if point.value.startswith("amend.")]
+"""In test_amend_kills."""
+BOOTSTRAPPING = [point for point in Point if point.value.startswith("bootstrap.")]
+"""In test_bootstrap_kills."""
+ROLLING_BACK = [point for point in Point if point.value.startswith("rollback.")]
+"""In test_rollback_kills."""
+ELSEWHERE = [*AMENDING, *BOOTSTRAPPING, *ROLLING_BACK]
