@@ -5,7 +5,7 @@ replica keeps checkpoints it is read from near the place. A mark gives more than
 whoever goes back to it proves that he got there.
 
 By a time, a partition is cut before its first record that is later, so that what is in is a prefix. Clocks do not order: where
-the times of records run backwards, an earlier one behind a later one is out, and what a mark of that time or before covers is in.
+the times of records run backwards, an earlier one behind a later one is out, and what a mark of that time covers is in.
 """
 
 import time
