@@ -7,6 +7,7 @@ from truecopy_schemas.errors import TruecopyError
 __all__ = [
     "AmendmentRefusedError",
     "BootstrapRefusedError",
+    "CutError",
     "EffectRejectedError",
     "InvalidAmendmentError",
     "InvalidCertificateError",
@@ -61,6 +62,10 @@ class NotReachedError(TruecopyError):
             "wait longer, or see `truecopy status` for what holds it"
         )
         self.key, self.wanted, self.seen, self.why = key, wanted, seen, why
+
+
+class CutError(TruecopyError):
+    """A point of the history that is not there. Name one that is, as the message says; nothing was done."""
 
 
 class RepairRefusedError(TruecopyError):
