@@ -1,7 +1,7 @@
 # One command each for a demo and for the tests. Needs GNU make and Python 3.11 or later; the rest is fetched once.
 #   make demo ARGS="--kafka"      make test ARGS="tests/servers -x"
 .DEFAULT_GOAL := help
-.PHONY: demo test bench bench-proof bench-bootstrap bench-entities drill drill-kills chaos simulate lint types clean help
+.PHONY: demo demo-git test bench bench-proof bench-bootstrap bench-entities drill drill-kills chaos simulate lint types clean help
 SHELL := /bin/sh
 
 VENV := .venv
@@ -25,6 +25,9 @@ help: ## this list
 
 demo: $(DEMO) ## run the demo; ARGS="--kafka --postgres" runs it on real servers
 	@$(BIN)/truecopy demo $(ARGS)
+
+demo-git: $(DEMO) ## replicate a git repository and prove it at many commits; ARGS="REPO --commits 100"
+	@$(BIN)/truecopy demo git $(ARGS)
 
 test: $(VENV)/.dev ## run all tests on real servers; ARGS goes to pytest
 	@rm -f $(REPORT); status=0; \
