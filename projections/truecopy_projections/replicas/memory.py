@@ -194,8 +194,14 @@ class MemoryReplica:
         contents = self._changeable(projection)
         contents.scrubs = None if at_ms is None else packed(unpacked(contents.scrubs), at_ms)
 
-    def delivering(self, name: str, limit: int) -> AbstractAsyncContextManager[Delivery]:
-        return self._effects.delivering(name, limit)
+    def delivering(self, name: str, limit: int, *, without: Collection[str] = ()) -> AbstractAsyncContextManager[Delivery]:
+        return self._effects.delivering(name, limit, without)
+
+    async def hold(self, name: str, key: str, why: str) -> None:
+        self._effects.hold(name, key, why)
+
+    async def held(self, name: str) -> Mapping[str, str]:
+        return self._effects.held(name)
 
     async def pending(self, name: str) -> tuple[int, int]:
         return self._effects.pending(name)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from truecopy_projections.effects import Delivery, FiredEffect
@@ -17,6 +17,7 @@ class MemoryEffects:
     def __init__(self) -> None:
         self._fired: dict[tuple[str, str], int] = {}
         self._waiting: dict[str, list[tuple[int, FiredEffect]]] = {}
+        self._held: dict[tuple[str, str], str] = {}
         self._turns: dict[str, asyncio.Lock] = {}
 
     def fire(self, plans: Sequence[PartitionPlan]) -> None:
@@ -28,12 +29,25 @@ class MemoryEffects:
             self._waiting.setdefault(one.projection, []).append((_now_ms(), one))
 
     @asynccontextmanager
-    async def delivering(self, name: str, limit: int) -> AsyncIterator[Delivery]:
+    async def delivering(self, name: str, limit: int, without: Collection[str]) -> AsyncIterator[Delivery]:
         """See Replica.delivering."""
         async with self._turns.setdefault(name, asyncio.Lock()):
-            some = self._waiting.get(name, [])[:limit]
-            yield Delivery(tuple(one for _, one in some), None)
-            self._waiting[name] = self._waiting.get(name, [])[len(some) :]
+            over = {*without, *self.held(name)}
+            some = [one for _, one in self._waiting.get(name, []) if one.key not in over][:limit]
+            delivery = Delivery(effects=tuple(some), connection=None)
+            yield delivery
+            done = {one.id for one in some} - delivery.left
+            self._waiting[name] = [(at, one) for at, one in self._waiting.get(name, []) if one.id not in done]
+
+    def hold(self, name: str, key: str, why: str) -> None:
+        """See Replica.hold."""
+        self._held.pop((name, key), None)
+        if why:
+            self._held[name, key] = why
+
+    def held(self, name: str) -> dict[str, str]:
+        """See Replica.held."""
+        return {key: why for (of, key), why in self._held.items() if of == name}
 
     def pending(self, name: str) -> tuple[int, int]:
         """How many wait, and the age of the oldest in ms."""

@@ -22,7 +22,16 @@ from truecopy_projections.limits import CHECKPOINTS_KEPT
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot, refuse_other_partitions
 from truecopy_projections.replicas.culprits import culprits
-from truecopy_projections.replicas.sql_effects import EFFECTS_FIRED, delivering, effects_statement, fire, pending
+from truecopy_projections.replicas.sql_effects import (
+    EFFECTS_FIRED,
+    EFFECTS_HELD,
+    delivering,
+    effects_statement,
+    fire,
+    held,
+    hold,
+    pending,
+)
 from truecopy_projections.replicas.sql_gathered import locked, refold
 from truecopy_projections.replicas.sql_keys import load, rows_to_put, write_keys
 from truecopy_projections.replicas.sql_quarantine import amendment_rows
@@ -168,18 +177,28 @@ class SqlReplica:
                 await _append(tx, journal)
         return frozenset(plan.was.partition for plan in current)
 
-    def delivering(self, name: str, limit: int) -> AbstractAsyncContextManager[Delivery]:
-        return delivering(self._database, name, limit, before=self._keep_effects)
+    def delivering(self, name: str, limit: int, *, without: Collection[str] = ()) -> AbstractAsyncContextManager[Delivery]:
+        return delivering(self._database, name, limit, without, before=self._keep_effects)
 
     async def pending(self, name: str) -> tuple[int, int]:
         await self._keep_effects()
         async with self._database.snapshot() as connection:
             return await pending(connection, name)
 
+    async def hold(self, name: str, key: str, why: str) -> None:
+        await self._keep_effects()
+        async with self._database.transaction() as tx:
+            await hold(tx, name, key, why)
+
+    async def held(self, name: str) -> Mapping[str, str]:
+        await self._keep_effects()
+        async with self._database.snapshot() as connection:
+            return await held(connection, name)
+
     async def _keep_effects(self) -> None:
         """Make the tables of effects: who has none has none of these."""
         if not self._keeps_effects:
-            await self._database.install((EFFECTS_FIRED,), (effects_statement(self._database.dialect),))
+            await self._database.install((EFFECTS_FIRED, EFFECTS_HELD), (effects_statement(self._database.dialect),))
             self._keeps_effects = True
 
     async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
