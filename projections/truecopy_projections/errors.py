@@ -7,9 +7,11 @@ from truecopy_schemas.errors import TruecopyError
 __all__ = [
     "AmendmentRefusedError",
     "BootstrapRefusedError",
+    "CutError",
     "EffectRejectedError",
     "InvalidAmendmentError",
     "InvalidCertificateError",
+    "NotCaughtUpError",
     "NotEqualError",
     "NotReachedError",
     "OtherServiceError",
@@ -21,6 +23,8 @@ __all__ = [
     "SigningKeyError",
     "SnapshotError",
     "StateUnknownError",
+    "StoppedError",
+    "SwapRefusedError",
     "UnknownProjectionError",
     "UnknownVersionError",
 ]
@@ -58,6 +62,10 @@ class NotReachedError(TruecopyError):
             "wait longer, or see `truecopy status` for what holds it"
         )
         self.key, self.wanted, self.seen, self.why = key, wanted, seen, why
+
+
+class CutError(TruecopyError):
+    """A point of the history that is not there. Name one that is, as the message says; nothing was done."""
 
 
 class RepairRefusedError(TruecopyError):
@@ -156,6 +164,36 @@ class SnapshotError(TruecopyError):
             "the snapshots of this key are forgotten, give the changed projection the next number"
         )
         self.entity, self.key, self.seen = entity, key, seen
+
+
+class NotCaughtUpError(TruecopyError):
+    """A worker that goes up to a point did not get there. Look at what holds it."""
+
+    def __init__(self, *, projection: str, left: int, why: str) -> None:
+        super().__init__(
+            f"{projection}: {left} offsets to go, expected none, {why}; see what holds log or database up, and try again"
+        )
+        self.projection, self.left, self.why = projection, left, why
+
+
+class StoppedError(TruecopyError):
+    """An event can't be applied, where nothing is put aside. Mend reducer, schema or row and run it again: it goes on there."""
+
+    def __init__(self, *, projection: str, key: str, version: int | None, partition: int, offset: int, why: str) -> None:
+        super().__init__(
+            f"{projection} stops at {key!r} version {version}, offset {offset} of partition {partition}: {why}; mend it and "
+            "run this again: it goes on from there"
+        )
+        self.projection, self.key, self.version = projection, key, version
+        self.partition, self.offset, self.why = partition, offset, why
+
+
+class SwapRefusedError(TruecopyError):
+    """A projection's number does not take the place of the live one, or is not dropped. Everything is as it was."""
+
+    def __init__(self, *, new: str, old: str, seen: str, remedy: str) -> None:
+        super().__init__(f"{new} does not take the place of {old}: {seen}; {remedy}")
+        self.new, self.old, self.seen, self.remedy = new, old, seen, remedy
 
 
 class EffectRejectedError(TruecopyError):

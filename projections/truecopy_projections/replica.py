@@ -26,6 +26,7 @@ from truecopy_projections.errors import ProjectionError
 from truecopy_projections.gathered import Gathered, GatheredRow, Group
 from truecopy_projections.projection import Projection
 from truecopy_projections.scrub_times import ScrubTimes
+from truecopy_projections.stages import Stage, Staged
 from truecopy_projections.state import (
     Checkpoint,
     KeyState,
@@ -116,6 +117,10 @@ class Snapshot(Protocol):
         """When each bucket was last hashed again and right. Of a projection that was made anew, never."""
         ...
 
+    async def stages(self, name: str) -> Sequence[Staged]:
+        """The numbers of the projection `name` (without its number), in their order."""
+        ...
+
     async def remembered(self, projection: str, what: str) -> JournalEntry | None:
         """What was last remembered of a projection under this name."""
         ...
@@ -131,6 +136,8 @@ class Replica(Protocol):
 
     async def install(self, projection: Projection[Any], *, partitions: int, incarnation: str) -> None:
         """Make the projection's tables, view, lease rows and partition states that are missing; change nothing that is there.
+
+        The first number of a name is LIVE, and its views show it; a further one is BUILDING.
 
         Raises NewerFormatError, ProjectionError (declared otherwise under the same number before), TopicMismatchError
         (followed with another number of partitions before).
@@ -195,6 +202,31 @@ class Replica(Protocol):
 
     async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
         """Keep `said`, JSON values, under a name, in place of what was kept there. It needs no fence: who checks writes it."""
+        ...
+
+    async def stage(self, projection: Projection[Any], stage: Stage, *, by: str = "") -> None:
+        """Make an installed number FOLLOWING without end, BUILDING or RETIRED; only `install` and `swap` make one LIVE."""
+        ...
+
+    async def swap(
+        self,
+        new: Projection[Any],
+        old: Projection[Any],
+        fences: Mapping[str, Collection[Fence]],
+        *,
+        follow_ms: int,
+        by: str,
+        journal: Sequence[tuple[str, JournalEntry]] = (),
+    ) -> None:
+        """Let `new` be LIVE and `old` FOLLOWING, for so many ms, in one transaction with the views and the journal.
+
+        `fences` are all those of either, by its id. Raises SwapRefusedError with nothing changed: a fence is lost, the two are
+        at different positions, are not FOLLOWING and LIVE, or somebody's object stands on the view.
+        """
+        ...
+
+    async def drop(self, projection: Projection[Any], *, by: str = "") -> None:
+        """Forget a number, its tables and all that is kept of it. Raises SwapRefusedError for the live one."""
         ...
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]: ...

@@ -14,10 +14,13 @@ from truecopy_bus.schema_sources import SchemaSource
 from truecopy_bus.sql import Database
 from truecopy_bus.store import EventStore
 from truecopy_bus.token import Token
+from truecopy_projections.amendment import NO_AMENDMENTS
 from truecopy_projections.amendments_topic import AMENDMENTS_TOPIC
+from truecopy_projections.as_of import AsOf, rows_as_of
 from truecopy_projections.bootstrap import Bootstrap, Progress, bootstrap
 from truecopy_projections.certificate import Certificate, Verification, certificates, certify, verify
 from truecopy_projections.check import check
+from truecopy_projections.cut import Asked
 from truecopy_projections.entity_fold import LatestFold, ProjectionFold
 from truecopy_projections.errors import NotEqualError
 from truecopy_projections.gathered import Gathered
@@ -91,6 +94,29 @@ class Service:
     async def get(self, projection: Projection[R], key: str, *, at_least: Token | str | None = None) -> R | None:
         """The row of a key; `replica(projection)` reads more. Raises like ReplicaReader.get."""
         return await self.replica(projection).get(key, at_least=at_least)
+
+    async def as_of(
+        self, projection: Projection[Any], key: str, *, version: int | None = None, cut: Asked | None = None
+    ) -> AsOf:
+        """The rows of a key as they were at a version or at a cut, folded from the log; see truecopy_projections.as_of.
+
+        Raises like rows_as_of.
+        """
+        async with self.replica_adapter.snapshot() as snapshot:
+            held = bool(await snapshot.states(projection.id))
+            kept = await snapshot.checkpoints(projection.id) if held and version is None else ()
+            amendments = await snapshot.amendments(projection.id) if held else NO_AMENDMENTS
+        return await rows_as_of(
+            projection,
+            self.log,
+            self.schemas(projection),
+            topic=self.topic(projection),
+            key=key,
+            version=version,
+            cut=cut,
+            checkpoints=kept,
+            amendments=amendments,
+        )
 
     async def check(
         self,

@@ -47,6 +47,7 @@ from truecopy_projections.replicas.sql_snapshot import (
     refuse_other_service,
     remembered_name,
 )
+from truecopy_projections.replicas.sql_stages import enter, forget, put_stage, stages, swap
 from truecopy_projections.replicas.tables import (
     AMENDMENTS,
     CHECKPOINTS,
@@ -67,6 +68,7 @@ from truecopy_projections.replicas.tables import (
     waiting_row,
 )
 from truecopy_projections.scrub_times import packed, unpacked
+from truecopy_projections.stages import Stage, live_number
 from truecopy_projections.state import Known, PartitionPlan, PartitionState, Waiting, Wanted
 
 __all__ = ["SqlReplica"]
@@ -119,6 +121,8 @@ class SqlReplica:
             refuse_other_partitions(projection, known[0][0], partitions)
             if not known[0][0]:  # of tables that are made anew nobody has read anything
                 await tx.drop(SCRUBS, SCRUBS.key, [(projection.id,)])
+            await _alone(tx)
+            await enter(tx, projection)
             await leases.prepare(tx, projection.id, partitions)
             names = tuple(column.name for column in PARTITIONS.columns)
             for partition in range(partitions):
@@ -136,6 +140,31 @@ class SqlReplica:
     async def leave(self, projection: Projection[Any], holder: str, held: Collection[Fence]) -> None:
         async with self._database.transaction() as tx:
             await leases.leave(tx, projection.id, holder, held)
+
+    async def stage(self, projection: Projection[Any], stage: Stage, *, by: str = "") -> None:
+        async with self._database.transaction() as tx:
+            await put_stage(tx, projection, stage, until_ms=None, by=by)
+
+    async def swap(
+        self,
+        new: Projection[Any],
+        old: Projection[Any],
+        fences: Mapping[str, Collection[Fence]],
+        *,
+        follow_ms: int,
+        by: str,
+        journal: Sequence[tuple[str, JournalEntry]] = (),
+    ) -> None:
+        async with self._database.transaction() as tx:
+            await swap(tx, new, old, fences, follow_ms=follow_ms, by=by)
+            await _append(tx, journal)
+            await reached(Point.SWAP_WRITTEN)
+
+    async def drop(self, projection: Projection[Any], *, by: str = "") -> None:
+        async with self._database.transaction() as tx:
+            await _alone(tx)
+            await forget(tx, projection)
+            await _append(tx, [("drop", {"projection": projection.id, "by": by})])
 
     async def load(self, projection: Projection[Any], wanted: Wanted) -> Known:
         shape = projection.shape
@@ -257,7 +286,8 @@ class SqlReplica:
             if rows:
                 await tx.put(table, rows)
         await refold(tx, projection, touched)
-        await fire(tx, plans)
+        if any(plan.effects for plan in plans) and live_number(await stages(tx, projection.name)) == projection.number:
+            await fire(tx, plans)
         await reached(Point.WORKER_WRITING, sum(plan.state.count for plan in plans))
         await tx.put(PARTITIONS, [state_row(own, plan.state) for plan in plans])
         if checkpoints:
@@ -296,9 +326,14 @@ async def _current(tx: Connection, projection: Projection[Any], plans: Sequence[
     ]
 
 
+async def _alone(tx: Connection) -> None:
+    """Let nobody else of this replica who asks so go on before this transaction ends."""
+    await tx.fetch(f"SELECT value FROM truecopy_meta WHERE name = $1 {tx.dialect.for_update}", FORMAT_NAME)
+
+
 async def _append(tx: Connection, journal: Sequence[tuple[str, JournalEntry]]) -> None:
     # One writer at a time, so that ids become visible in their order: who has read the newest entry has read all before it.
-    await tx.fetch(f"SELECT value FROM truecopy_meta WHERE name = $1 {tx.dialect.for_update}", FORMAT_NAME)
+    await _alone(tx)
     values = ", ".join(f"(${at}, {tx.dialect.now_ms}, ${at + 1})" for at in range(1, 2 * len(journal), 2))
     args = [part for kind, entry in journal for part in (kind, json.dumps(entry))]
     await tx.fetch(f"INSERT INTO truecopy_journal (kind, at_ms, entry) VALUES {values}", *args)
