@@ -2,8 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,9 +15,7 @@ from truecopy_projections.errors import ProjectionError
 from truecopy_projections.projection import Change, Projection
 from truecopy_projections.replica import Replica
 from truecopy_projections.replicas import open_replica
-from truecopy_projections.replicas.memory import MemoryReplica
 from truecopy_projections.state import Reason
-from truecopy_projections.testing.replica_plans import moved_on, taken
 
 
 @dataclass
@@ -280,27 +277,3 @@ def test_effects_are_declared_after_the_reducer_and_once() -> None:
     one.effects(Deposited)(lambda *_: [])
     with pytest.raises(ProjectionError, match="has effects already"):
         one.effects(Deposited)(lambda *_: [])
-
-
-@pytest.fixture
-async def replica(any_url: str) -> AsyncIterator[Replica]:
-    opened = MemoryReplica() if any_url == "memory:" else await open_replica(any_url)
-    yield opened
-    await opened.close()
-
-
-async def test_effects_fire_with_their_plan_or_not_at_all(replica: Replica) -> None:
-    fences, states = await taken(replica, sums)
-    effect = FiredEffect(projection="sums", key="a", version=1, n=0, kind="k", payload="1")
-    late = replace(effect, version=2)
-    lost = replace(fences[0], claim=b"x" * 16)
-
-    assert await replica.apply(sums, [replace(moved_on(lost, states[0]), effects=[effect])]) == frozenset()
-    plan = replace(moved_on(fences[0], states[0]), effects=[late, effect])
-    assert await replica.apply(sums, [plan]) == {0}
-    assert await replica.apply(sums, [plan]) == frozenset()
-
-    async with replica.delivering("sums", 9) as delivery:
-        assert list(delivery.effects) == [effect, late]
-    async with replica.delivering("sums", 9) as delivery:
-        assert delivery.effects == ()

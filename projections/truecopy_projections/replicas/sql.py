@@ -105,8 +105,6 @@ class SqlReplica:
                 await refuse_dropped(connection, PARTITIONS.name, *(shape.name for shape in own))
         views = [view_statement(rows, dialect) for rows in (projection, *projection.gathers)]
         await self._database.install((*SHARED, *own), (journal_statement(dialect), *views))
-        if projection.effectors:
-            await self._keep_effects()
         async with self._database.transaction() as tx:
             for said in (
                 (FORMAT_NAME, str(FORMAT)),
@@ -195,6 +193,8 @@ class SqlReplica:
             async with self._database.transaction() as tx:
                 await _insert_missing(tx, "truecopy_meta", ("name", "value"), "name", (LAZY_NAME, "yes"))
             self._lazy = True
+        if any(plan.effects for plan in plans):
+            await self._keep_effects()
         async with self._database.transaction(durable=durable) as tx:
             current = await _current(tx, projection, plans)
             if current:
