@@ -155,7 +155,8 @@ class SqlReplica:
     ) -> None:
         async with self._database.transaction() as tx:
             await swap(tx, new, old, fences, follow_ms=follow_ms, by=by)
-            await _append(tx, journal)
+            if journal:
+                await _append(tx, journal)
             await reached(Point.SWAP_WRITTEN)
 
     async def drop(self, projection: Projection[Any], *, by: str = "") -> None:
