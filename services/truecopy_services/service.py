@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
 from truecopy_bus.log import Log
@@ -33,6 +33,7 @@ from truecopy_projections.verdicts import Report
 from truecopy_projections.worker import Worker
 from truecopy_schemas import Event
 from truecopy_services.config import Settings
+from truecopy_services.delivering import EffectHandler
 from truecopy_services.effects import Effects
 from truecopy_services.entities import Entity
 from truecopy_services.errors import UsageError
@@ -60,6 +61,7 @@ class Service:
     store: EventStore
     replica_adapter: Replica
     replica_database: Database | None
+    deliverers: Mapping[str, EffectHandler] = field(default_factory=dict)
 
     async def publish(self, key: str, event: Event, *, expected_version: int | None = None) -> Token:
         """Append one event to the key's history, in a transaction of its own; see EventStore.publish for what it raises.

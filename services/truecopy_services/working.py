@@ -18,6 +18,7 @@ from truecopy_bus.outage import Outage
 from truecopy_bus.relay import Relay
 from truecopy_projections.projection import Projection
 from truecopy_projections.worker import Worker
+from truecopy_services.delivering import Deliverer
 from truecopy_services.errors import NoAnswerError
 from truecopy_services.service import Service
 
@@ -60,6 +61,10 @@ async def work(
                 worker = loops.workers[projection.id] = service.worker(projection)
                 loops.outages[projection.id] = worker.outage
                 tasks.create_task(worker.run(stop))
+            for name in {projection.name for projection in projections} & service.deliverers.keys():
+                deliverer = Deliverer(name, service.replica_adapter, service.deliverers[name])
+                loops.outages[f"effects of {name}"] = deliverer.outage
+                tasks.create_task(deliverer.run(stop))
 
 
 async def _relay(service: Service, stop: asyncio.Event, loops: Loops) -> None:
