@@ -15,6 +15,7 @@ __all__ = [
     "OtherServiceError",
     "ProjectionError",
     "RepairRefusedError",
+    "RestoreRefusedError",
     "RollbackConflictError",
     "RollbackRefusedError",
     "RowRejectedError",
@@ -66,6 +67,10 @@ class CutError(TruecopyError):
 
 class RepairRefusedError(TruecopyError):
     """A repair that would change too much, or has no truth to repair from. Nothing was changed."""
+
+
+class RestoreRefusedError(TruecopyError):
+    """A way back whose end can't be proven, or that can't be gone now. Nothing was changed; do what the message says."""
 
 
 class AmendmentRefusedError(TruecopyError):

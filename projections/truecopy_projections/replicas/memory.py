@@ -101,6 +101,8 @@ class _Contents:
         if plan.amendments:
             self.amendments = self.amendments.and_also(plan.amendments)
         kept = self.checkpoints.setdefault(partition, {})
+        for offset in plan.undone:
+            kept.pop(offset, None)
         kept.update((checkpoint.offset, checkpoint) for checkpoint in plan.checkpoints)
         for offset in sorted(kept)[: max(0, len(kept) - CHECKPOINTS_KEPT)]:
             del kept[offset]
