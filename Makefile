@@ -1,7 +1,7 @@
 # One command each for a demo and for the tests. Needs GNU make and Python 3.11 or later; the rest is fetched once.
 #   make demo ARGS="--kafka"      make test ARGS="tests/servers -x"
 .DEFAULT_GOAL := help
-.PHONY: demo test bench bench-proof bench-bootstrap drill drill-kills chaos simulate lint types clean help
+.PHONY: demo test bench bench-proof bench-bootstrap bench-entities drill drill-kills chaos simulate lint types clean help
 SHELL := /bin/sh
 
 VENV := .venv
@@ -42,6 +42,9 @@ bench-proof: $(VENV)/.bench ## measure what proof costs, some 20 minutes; writes
 
 bench-bootstrap: $(VENV)/.dev ## measure filling a replica from a peer beside replaying the log; ARGS="--rows 1000000"
 	@$(BIN)/python -m tests.benchmarks.bootstrap $(ARGS)
+
+bench-entities: $(VENV)/.dev ## measure loading long histories and rolling back many keys; ARGS="--keys 100000"
+	@$(BIN)/python -m tests.benchmarks.entities $(ARGS)
 
 # Each point five times, each time on another history, on all four pairs of log and database; fifty random kills on each pair.
 # Some 35 minutes on two idle cores. A disk that is really full is mounted, which only root may do.

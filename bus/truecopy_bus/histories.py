@@ -2,7 +2,7 @@
 
 A snapshot is what somebody's fold made of the first `version` events of a key, with the hash chain of these events. It is a
 cache: whoever reads one knows his own fold, and leaves alone what another made. Of each SNAPSHOT_STRIDE versions the last
-snapshot is kept, so that old states are near one too.
+snapshot is kept, so that old states are near one too, and whoever looks at an old state takes none from who reads the latest.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ import orjson
 
 from truecopy_bus.limits import SNAPSHOT_STRIDE
 from truecopy_bus.sql.port import Connection
-from truecopy_bus.store_tables import SCHEMAS, SNAPSHOTS
+from truecopy_bus.store_tables import SCHEMAS
 from truecopy_schemas.avro_schema import AvroSchema
 
 __all__ = [
@@ -23,12 +23,25 @@ __all__ = [
     "events",
     "head_of",
     "keep",
+    "kept_snapshots",
     "newest_snapshot",
     "schemas_of",
     "version_at",
 ]
 
 _LABEL = b"truecopy/snapshot/1"
+# One that claims more events than there are was altered, and must not hide those that are right.
+_OF_THE_FOLD = (
+    "FROM truecopy_snapshots WHERE entity = $1 AND key = $2 AND fold = $3 "
+    "AND version <= (SELECT version FROM truecopy_heads WHERE entity = $1 AND key = $2)"
+)
+_KEEPING = (
+    "INSERT INTO truecopy_snapshots AS s (entity, key, fold, stride, version, element, rows, hash) "
+    "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (entity, key, fold, stride) DO UPDATE SET "
+    "version = excluded.version, element = excluded.element, rows = excluded.rows, hash = excluded.hash "
+    "WHERE s.version <= excluded.version "
+    "OR s.version > (SELECT version FROM truecopy_heads WHERE entity = excluded.entity AND key = excluded.key)"
+)
 
 
 class StoredEvent(NamedTuple):
@@ -64,17 +77,24 @@ async def newest_snapshot(
     limit = "" if upto is None else "AND version <= $4"
     found = await read.fetch(
         "SELECT h.version, s.version, s.element, s.rows, s.hash FROM truecopy_heads AS h LEFT JOIN ("
-        "SELECT version, element, rows, hash FROM truecopy_snapshots WHERE entity = $1 AND key = $2 AND fold = $3 "
-        f"{limit} ORDER BY version DESC LIMIT 1) AS s ON true WHERE h.entity = $1 AND h.key = $2",
+        f"SELECT version, element, rows, hash {_OF_THE_FOLD} "
+        f"{limit} ORDER BY stride DESC LIMIT 1) AS s ON true WHERE h.entity = $1 AND h.key = $2",
         *(entity, key, fold),
         *(() if upto is None else (upto,)),
     )
     if not found:
         return 0, None
     [(head, version, element, rows, kept)] = found
-    if version is None or version > head or kept != _hash(entity, key, fold, Snapshot(version, element, rows)):
+    if version is None or kept != _hash(entity, key, fold, Snapshot(version, element, rows)):
         return head, None  # one that was altered is as good as none
     return head, Snapshot(version, element, rows)
+
+
+async def kept_snapshots(read: Connection, entity: str, key: str, fold: str) -> list[Snapshot]:
+    """All right snapshots of a fold by version: one for each SNAPSHOT_STRIDE versions."""
+    rows = await read.fetch(f"SELECT version, element, rows, hash {_OF_THE_FOLD} ORDER BY version", entity, key, fold)
+    found = [(Snapshot(version, element, text), kept) for version, element, text, kept in rows]
+    return [one for one, kept in found if kept == _hash(entity, key, fold, one)]
 
 
 async def events(read: Connection, entity: str, key: str, *, after: int, upto: int, rows_max: int) -> Sequence[StoredEvent]:
@@ -97,13 +117,14 @@ async def version_at(read: Connection, entity: str, key: str, at_ms: int) -> int
     return await head_of(read, entity, key) if later is None else int(later) - 1
 
 
-async def changed_since(read: Connection, entity: str, at_ms: int, *, after: str, keys_max: int) -> list[str]:
-    """The next keys behind `after`, in their order, that have an event later than a time."""
+async def changed_since(read: Connection, entity: str, at_ms: int, *, after: str, keys_max: int) -> list[tuple[str, int]]:
+    """The next keys behind `after`, in their order, with an event later than a time, and the versions that they had then."""
     rows = await read.fetch(
-        "SELECT DISTINCT key FROM truecopy_events WHERE entity = $1 AND at_ms > $2 AND key > $3 ORDER BY key LIMIT $4",
+        "SELECT key, MIN(version) - 1 FROM truecopy_events WHERE entity = $1 AND at_ms > $2 AND key > $3 "
+        "GROUP BY key ORDER BY key LIMIT $4",
         *(entity, at_ms, after, keys_max),
     )
-    return [str(key) for (key,) in rows]
+    return [(key, version) for key, version in rows]
 
 
 async def schemas_of(read: Connection, fingerprints: Iterable[bytes]) -> dict[bytes, tuple[str, AvroSchema]]:
@@ -113,15 +134,10 @@ async def schemas_of(read: Connection, fingerprints: Iterable[bytes]) -> dict[by
 
 
 async def keep(tx: Connection, entity: str, key: str, fold: str, snapshots: Sequence[Snapshot]) -> None:
-    """Keep these in place of others of the same stride."""
+    """Keep these in place of earlier ones of the same stride; where a later one is kept, that stays instead."""
     last = {one.version // SNAPSHOT_STRIDE: one for one in sorted(snapshots)}
-    for stride in last:
-        await tx.fetch(
-            "DELETE FROM truecopy_snapshots WHERE entity = $1 AND key = $2 AND fold = $3 AND version >= $4 AND version < $5",
-            *(entity, key, fold, stride * SNAPSHOT_STRIDE, (stride + 1) * SNAPSHOT_STRIDE),
-        )
-    rows = [(entity, key, fold, *one, _hash(entity, key, fold, one)) for one in last.values()]
-    await tx.put(SNAPSHOTS, rows)
+    for stride, one in last.items():  # in one order, so that readers who keep at once do not block each other for good
+        await tx.fetch(_KEEPING, entity, key, fold, stride, *one, _hash(entity, key, fold, one))
 
 
 def _hash(entity: str, key: str, fold: str, snapshot: Snapshot) -> bytes:

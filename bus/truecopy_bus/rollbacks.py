@@ -1,11 +1,13 @@
 """The journal of rollbacks, in the owner's store: what was asked for, by whom and why, and what became of each key.
 
-What a key came to is written in the transaction of the events that restore it. So a rollback of many keys that was killed goes
-on where it was, and two at once restore no key twice.
+A rollback of many keys begins with its plan: each key, the version that it is at, and the one whose state is wanted. A key that
+is at another by the time that its turn comes was changed by somebody who knew nothing of the decision: versions tell that, and
+no clock does. What a key came to takes the place of its plan, in the transaction of the events that restore it. So a rollback
+that was killed goes on where it was, and two at once restore no key twice.
 """
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -13,24 +15,41 @@ from typing import Any
 import orjson
 
 from truecopy_bus.sql.port import Connection
-from truecopy_bus.store_tables import ROLLBACKS, ROLLED_BACK
+from truecopy_bus.store_tables import HEADS, ROLLBACKS, ROLLED_BACK
 
-__all__ = ["Outcome", "RollbackEntry", "Rolled", "begin", "came_by", "end", "entries", "keys_of", "note"]
+__all__ = [
+    "Outcome",
+    "RollbackEntry",
+    "Rolled",
+    "begin",
+    "end",
+    "entries",
+    "keys_of",
+    "note",
+    "plan_changed",
+    "plan_named",
+    "planned",
+    "still_planned",
+]
 
 
 class Outcome(Enum):
     """What a rollback did with a key."""
 
+    PLANNED = "its turn has not come"
     RESTORED = "restored by new events"
     SAME = "its state was the same"
     LEFT = "it does not meet the conditions"
-    CONFLICT = "it changed after the rollback began"
+    CONFLICT = "it changed after the rollback was planned"
     REFUSED = "nothing is known that restores it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rolled:
-    """One key of a rollback: the version it was at, whose state was wanted, and the version it is at by now."""
+    """One key of a rollback: the version it was at, whose state was wanted, and the version it is at by now.
+
+    Of a PLANNED one `was` is what the decision was made on.
+    """
 
     key: str
     outcome: Outcome
@@ -73,9 +92,38 @@ async def note(tx: Connection, rollback: str, keys: Sequence[Rolled]) -> None:
     await tx.put(ROLLED_BACK, [(rollback, one.key, one.outcome.name, one.was, one.to, one.now, now_ms) for one in keys])
 
 
-async def came_by(read: Connection, rollback: str, keys: Collection[str]) -> frozenset[str]:
-    """Those of the keys that a rollback has dealt with."""
-    return frozenset(row[1] for row in await read.pick(ROLLED_BACK, ("rollback", "key"), [(rollback, key) for key in keys]))
+async def plan_changed(tx: Connection, rollback: RollbackEntry, since_ms: int) -> None:
+    """Plan for each key with an event later than a time the version that it had then: within the database, however many."""
+    await tx.fetch(
+        'INSERT INTO truecopy_rolled_back (rollback, key, outcome, was, "to", "now", at_ms) '
+        f"SELECT $1, e.key, '{Outcome.PLANNED.name}', h.version, MIN(e.version) - 1, h.version, $2 FROM truecopy_events AS e "
+        "JOIN truecopy_heads AS h ON h.entity = e.entity AND h.key = e.key "
+        "WHERE e.entity = $3 AND e.at_ms > $4 GROUP BY e.key, h.version",
+        *(rollback.id, rollback.began_ms, rollback.entity, since_ms),
+    )
+
+
+async def plan_named(tx: Connection, rollback: RollbackEntry, to: Mapping[str, int]) -> None:
+    """Plan these keys and versions. One that there is not is found out when its turn comes."""
+    found = await tx.pick(HEADS, ("entity", "key"), [(rollback.entity, key) for key in sorted(to)])
+    heads = {key: version for _, key, version in found}
+    plan = [(key, heads.get(key, 0), version) for key, version in sorted(to.items())]
+    await note(tx, rollback.id, [Rolled(key=key, outcome=Outcome.PLANNED, was=was, to=to, now=was) for key, was, to in plan])
+
+
+async def planned(read: Connection, rollback: str, *, after: str, keys_max: int) -> list[tuple[str, int]]:
+    """The next keys behind `after`, in their order, whose turn has not come, and the versions whose states are wanted."""
+    rows = await read.fetch(
+        'SELECT key, "to" FROM truecopy_rolled_back WHERE rollback = $1 AND outcome = $2 AND key > $3 ORDER BY key LIMIT $4',
+        *(rollback, Outcome.PLANNED.name, after, keys_max),
+    )
+    return [(key, to) for key, to in rows]
+
+
+async def still_planned(read: Connection, rollback: str, keys: Iterable[str]) -> dict[str, int]:
+    """Those of the keys whose turn has not come, and the versions that the decision was made on."""
+    rows = await read.pick(ROLLED_BACK, ("rollback", "key"), [(rollback, key) for key in keys])
+    return {key: was for _, key, outcome, was, *_ in rows if outcome == Outcome.PLANNED.name}
 
 
 async def entries(read: Connection, entity: str, *, id: str | None = None) -> list[RollbackEntry]:

@@ -83,12 +83,13 @@ SNAPSHOTS = Shape(
         entity=Kind.TEXT,
         key=Kind.TEXT,
         fold=Kind.TEXT,
+        stride=Kind.INTEGER,
         version=Kind.INTEGER,
         element=Kind.BYTES,
         rows=Kind.TEXT,
         hash=Kind.BYTES,
     ),
-    key=("entity", "key", "fold", "version"),
+    key=("entity", "key", "fold", "stride"),
 )
 ROLLBACKS = Shape(
     name="truecopy_rollbacks",

@@ -16,7 +16,14 @@ from truecopy_schemas import Event
 from truecopy_schemas.codec import Decoder, read_version
 from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, Genesis, Mark
 from truecopy_schemas.control import decode as decode_control
-from truecopy_schemas.errors import ForeignRecordError, InvalidSchemaError, NewerFormatError, TruecopyError, UndecodableError
+from truecopy_schemas.errors import (
+    ForeignRecordError,
+    InvalidSchemaError,
+    NewerFormatError,
+    TruecopyError,
+    UndecodableError,
+    UpcastError,
+)
 from truecopy_schemas.framing import FRAME_BYTES, unframe
 from truecopy_schemas.limits import KEY_BYTES_MAX
 
@@ -28,7 +35,8 @@ _VALUE, _HEAD = itemgetter(Record._fields.index("value")), itemgetter(slice(FRAM
 class Writer(NamedTuple):
     """A registered schema, as far as a projection has to do with it.
 
-    `decoder` is None for types it does not handle; `fault` says why its class can't read this writer's events ("" if it can).
+    `decoder` is None for types it does not handle, and hands out today's type for those that are upcast; `fault` says why its
+    class can't read this writer's events ("" if it can).
     """
 
     fingerprint: bytes
@@ -102,18 +110,13 @@ class Reading:
         self._writers[schema_id] = self._writer(fingerprint, schema)
 
     def _writer(self, fingerprint: bytes, schema: Mapping[str, Any]) -> Writer:
-        name = f"{schema['namespace']}.{schema['name']}" if schema.get("namespace") else str(schema["name"])
-        handler = self._projection.handlers.get(name)
-        decoder: Decoder[Event] | None = None
-        problem = ""
-        if handler is not None:
-            try:
-                decoder = Decoder(dict(schema), handler.event)
-            except InvalidSchemaError as raised:
-                problem = str(raised)
-        elif schema.get("truecopy.deletes"):
-            handler = REMOVING
-        return Writer(fingerprint, handler, decoder, problem)
+        try:
+            found = self._projection.reads(dict(schema))
+        except InvalidSchemaError as raised:
+            return Writer(fingerprint, None, None, str(raised))
+        if found is None:
+            return Writer(fingerprint, REMOVING if schema.get("truecopy.deletes") else None, None)
+        return Writer(fingerprint, *found)
 
     def unknown(self, records: Iterable[Record]) -> frozenset[int]:
         """The schema ids among these records that it was not told of."""
@@ -165,6 +168,8 @@ class Reading:
                 touches = self._projection.touched(handler, event, change) if event else self._projection.every()
             except UndecodableError as raised:
                 fault = (Reason.UNDECODABLE, str(raised))
+            except UpcastError as raised:
+                fault = (Reason.REJECTED, str(raised))
             except Exception as raised:  # the user's `touches`; whatever it raises parks the key with it
                 fault = (Reason.REJECTED, f"touches raised {type(raised).__name__}: {raised}")
         return Arrival(record, key, version, fingerprint, body, handler, event, touches, fault)

@@ -26,6 +26,7 @@ from truecopy_schemas.defaults import default_from_json
 from truecopy_schemas.errors import UndecodableError
 from truecopy_schemas.framing import FRAME_BYTES
 from truecopy_schemas.limits import KEY_BYTES_MAX
+from truecopy_schemas.upcasting import UpcastingDecoder
 
 __all__ = ["Batch", "Columnar", "Part", "Rows", "Run"]
 
@@ -224,6 +225,8 @@ def _way_of(projection: Projection[Any], writer: Writer) -> Way | None:
         return Way(writer.fingerprint, effect=False)
     if writer.decoder is None:
         return Way(writer.fingerprint)
+    if isinstance(writer.decoder, UpcastingDecoder):
+        return None  # only its upcaster knows what the event says
     if not handler.copies or (block := BlockDecoder.of(writer.decoder.schema)) is None:
         return None
     sources = _sources(projection, handler, writer.decoder.schema)

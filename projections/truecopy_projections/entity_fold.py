@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from hashlib import blake2b
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -158,16 +159,16 @@ class ProjectionFold:
 
     def __init__(self, projection: Projection[Any]) -> None:
         self.projection, self.entity = projection, projection.entity
-        declared = orjson.dumps(projection.describe(), option=orjson.OPT_SORT_KEYS).decode()
-        self.id = f"{projection.id} {declared}"
+        # By its hash: it is part of an index, and PostgreSQL refuses an entry as long as a wide row's declaration.
+        declared = orjson.dumps(projection.describe(), option=orjson.OPT_SORT_KEYS)
+        self.id = f"{projection.id} {blake2b(declared, digest_size=16).hexdigest()}"
         self._writers: dict[bytes, tuple[Handler | None, Decoder[Any] | None, bool]] = {}
 
     def knows(self, fingerprint: bytes) -> bool:
         return fingerprint in self._writers
 
     def learn(self, fingerprint: bytes, schema: AvroSchema) -> None:
-        handler = self.projection.handlers.get(full_name(schema))
-        decoder = None if handler is None else Decoder(schema, handler.event)
+        handler, decoder = self.projection.reads(schema) or (None, None)
         self._writers[fingerprint] = handler, decoder, bool(schema.get("truecopy.deletes"))
 
     def begins(self, version: int) -> int | None:  # noqa: ARG002

@@ -8,8 +8,10 @@ __all__ = [
     "AmendmentRefusedError",
     "BootstrapRefusedError",
     "CutError",
+    "EffectRejectedError",
     "InvalidAmendmentError",
     "InvalidCertificateError",
+    "NotCaughtUpError",
     "NotEqualError",
     "NotReachedError",
     "OtherServiceError",
@@ -22,6 +24,8 @@ __all__ = [
     "SigningKeyError",
     "SnapshotError",
     "StateUnknownError",
+    "StoppedError",
+    "SwapRefusedError",
     "UnknownProjectionError",
     "UnknownVersionError",
 ]
@@ -165,3 +169,41 @@ class SnapshotError(TruecopyError):
             "the snapshots of this key are forgotten, give the changed projection the next number"
         )
         self.entity, self.key, self.seen = entity, key, seen
+
+
+class NotCaughtUpError(TruecopyError):
+    """A worker that goes up to a point did not get there. Look at what holds it."""
+
+    def __init__(self, *, projection: str, left: int, why: str) -> None:
+        super().__init__(
+            f"{projection}: {left} offsets to go, expected none, {why}; see what holds log or database up, and try again"
+        )
+        self.projection, self.left, self.why = projection, left, why
+
+
+class StoppedError(TruecopyError):
+    """An event can't be applied, where nothing is put aside. Mend reducer, schema or row and run it again: it goes on there."""
+
+    def __init__(self, *, projection: str, key: str, version: int | None, partition: int, offset: int, why: str) -> None:
+        super().__init__(
+            f"{projection} stops at {key!r} version {version}, offset {offset} of partition {partition}: {why}; mend it and "
+            "run this again: it goes on from there"
+        )
+        self.projection, self.key, self.version = projection, key, version
+        self.partition, self.offset, self.why = partition, offset, why
+
+
+class SwapRefusedError(TruecopyError):
+    """A projection's number does not take the place of the live one, or is not dropped. Everything is as it was."""
+
+    def __init__(self, *, new: str, old: str, seen: str, remedy: str) -> None:
+        super().__init__(f"{new} does not take the place of {old}: {seen}; {remedy}")
+        self.new, self.old, self.seen, self.remedy = new, old, seen, remedy
+
+
+class EffectRejectedError(TruecopyError):
+    """An event's effects are not what can be kept. Its key waits; mend the function that makes them."""
+
+    def __init__(self, projection: str, key: str, version: int, why: str) -> None:
+        super().__init__(f"{projection}, {key!r} at version {version}: {why}; mend the function that makes its effects")
+        self.projection, self.key, self.version, self.why = projection, key, version, why

@@ -16,7 +16,6 @@ from typing import Any
 from truecopy_projections.columns import encode
 from truecopy_projections.projection import Change, Projection
 from truecopy_projections.reference import Rows, reduced
-from truecopy_schemas.codec import Decoder
 
 __all__ = ["Encoded", "KeyEvents", "encoded_rows", "folded_afresh", "main", "place_of"]
 
@@ -99,9 +98,9 @@ def main() -> None:
         found[key] = {}
         rows: Rows = {}
         for version, schema, body in events:
-            handler = projection.handlers.get(f"{schema.get('namespace', '')}.{schema.get('name', '')}".lstrip("."))
-            if handler is not None:
-                event = Decoder(schema, handler.event).decode_event(b64decode(body))
+            if (reads := projection.reads(schema)) is not None:
+                handler, decoder = reads
+                event = decoder.decode_event(b64decode(body))
                 rows = reduced(projection, rows, handler, event, Change(key, version, ()))
             elif schema.get("truecopy.deletes"):
                 rows = {}

@@ -131,8 +131,7 @@ def _unruled(found: Inheritance) -> Refusal | None:
 
     Where it was certified nothing was parked, so an event that lies before can't have been ruled about since.
     """
-    if found.certificate is None:
-        return None
+    assert found.certificate is not None
     stated = {one.id for one in found.certificate.amendments}
     known = {one.id: one for one in found.amendments.all}
     if missing := [one for one in found.certificate.amendments if one.id not in known]:

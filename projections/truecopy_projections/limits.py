@@ -1,6 +1,7 @@
 """Every bound of the projections, with its unit and its reason."""
 
 __all__ = [
+    "ALONE_LEASE_S",
     "AMENDMENTS_MAX",
     "BATCH_GROWTH_MAX",
     "BATCH_LEASE_SHARE",
@@ -14,7 +15,12 @@ __all__ = [
     "CHECK_POLL_S",
     "CHECK_WAIT_S",
     "COLUMN_RECORDS_MIN",
+    "COMPARED_BUCKETS",
+    "COMPARED_SAMPLES",
     "DETAIL_CHARS_MAX",
+    "EFFECTS_EVENT_MAX",
+    "EFFECT_BYTES_MAX",
+    "EFFECT_KIND_CHARS_MAX",
     "EXPLAINED_KEYS_MAX",
     "GROUP_LOCKS",
     "GROUP_ROWS_MAX",
@@ -37,6 +43,9 @@ __all__ = [
     "SCRUB_AGE_MAX_S",
     "SCRUB_ROWS_NAMED_MAX",
     "SNAPSHOT_EVENTS",
+    "SNAPSHOT_KEEP_S",
+    "SWAP_ARRIVE_S",
+    "SWAP_TRIES",
     "THREAD_RECORDS_MIN",
     "TOPIC_POLL_S",
     "TOPIC_QUIET_S",
@@ -55,6 +64,12 @@ WAITING_BYTES_MAX = 64 * 1024 * 1024
 """Bytes that wait behind parked keys of a partition before it halts."""
 QUARANTINE_RECORDS = 50
 """Quarantined records that a reader of the quarantine holds at a time: 50 MB if each is as large as a record may be."""
+EFFECTS_EVENT_MAX = 100
+"""Effects of one event. They are written in the transaction that applies it; a fan-out to more is the receiver's to make."""
+EFFECT_BYTES_MAX = 256 * 1024
+"""Bytes of an effect's payload as JSON: a message, or a reference to what is larger."""
+EFFECT_KIND_CHARS_MAX = 200
+"""Characters of an effect's kind: a name."""
 WAITING_SHARE_MAX = 0.8
 """Share of KEYS_PARKED_MAX or of WAITING_BYTES_MAX from which on a worker warns: there is a fifth left to act in."""
 WAITING_REPEAT_S = 60.0
@@ -133,5 +148,17 @@ REPAIR_ROWS_FREE = 100
 """Rows that a repair may change whatever their share: of a small table a few are much."""
 SNAPSHOT_EVENTS = 12
 """Events that a load of an entity folds until it keeps a snapshot: so few that a long history loads as a short one does."""
+SNAPSHOT_KEEP_S = 0.5
+"""Seconds for which a load waits until it may keep a snapshot: who asks may hold the store's writer himself."""
 ROLLBACK_KEYS = 100
 """Keys that a rollback of many restores in one transaction: what an owner's writers may have to wait for."""
+ALONE_LEASE_S = 30.0
+"""Seconds of the leases of a worker that takes all partitions for itself: after a kill nobody else has them for so long."""
+SWAP_ARRIVE_S = 10.0
+"""Seconds that both numbers of a swap have to come to one position, while neither is applied by anybody else."""
+SWAP_TRIES = 5
+"""Tries of a swap that PostgreSQL refuses because somebody reads the view, each for a second."""
+COMPARED_BUCKETS = 32
+"""Buckets of two sets of rows that are compared at a time: a thirty-second part of either is in memory."""
+COMPARED_SAMPLES = 5
+"""Rows of each kind of difference that are told of, with what caused them; the others are counted."""

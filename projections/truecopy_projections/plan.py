@@ -217,6 +217,7 @@ class _Partition:
             waits=tuple(self.waits.values()),
             freed=frozenset(self.freed),
             checkpoints=tuple(self.checkpoints),
+            effects=tuple(self.rows.effects.get(self.was.partition, ())),
             applied=self.applied,
         )
 
@@ -289,7 +290,7 @@ class _Partition:
         key = arrival.key
         if arrival.fault is not None:
             return arrival.fault
-        if key in self.refused:
+        if key in self.refused and arrival.handler is not None:
             return Reason.REFUSED, self.refused[key]
         try:
             self.dirty.update(self.rows.reduce(arrival))

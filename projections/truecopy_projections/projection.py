@@ -15,11 +15,13 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple, TypeVar
 
 from truecopy_bus.sql import Kind, Shape, columns
+from truecopy_projections.effects import Effect
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.foreign import ForeignTopic
 from truecopy_projections.gathered import Gathered
 from truecopy_projections.row_type import RowType, SubKey
-from truecopy_schemas import Event
+from truecopy_schemas import AvroSchema, Decoder, Event
+from truecopy_schemas.upcasting import decoder_of
 
 __all__ = ["EVERY_ROW", "Address", "Change", "ForeignRecord", "Projection", "Reducer", "Restorer", "SubKey"]
 
@@ -47,6 +49,7 @@ ForeignRecord = Mapping[str, Any]
 ForeignReducer = Callable[[R | None, ForeignRecord, Change], R | None]
 Touches = Callable[[Any, Change], Iterable[Any] | None]
 Reducer = Callable[[Any, Any, Change], Any]
+Effector = Callable[[Any, Any, Any, Change], Iterable[Effect]]
 Restorer = Callable[[Any, Any, Change], Event | Iterable[Event]]
 
 
@@ -80,6 +83,7 @@ class Projection(RowType[R]):
         self.handlers: dict[str, Handler] = {}
         self.gathers: list[Gathered[Any]] = []
         self.restorer: Restorer | None = None
+        self.effectors: dict[type[Event], Effector] = {}
         self.unrestored: frozenset[str] = frozenset()
 
     @cached_property
@@ -205,6 +209,27 @@ class Projection(RowType[R]):
 
         return register
 
+    def effects(self, *events: type[Event]) -> Callable[[Effector], Effector]:
+        """Register what these event types ask the world to do: a function of row before, event, row after and change.
+
+        It is as pure as a reducer, is called wherever the event is applied, and gives any number of Effects; they are fired
+        once for each version of a key, under this projection's name, whatever is applied again. Where a key has several rows
+        it is called for each that the event touches. Raises ProjectionError for a type without a reducer, or one with effects.
+        """
+
+        def register(function: Effector) -> Effector:
+            for event in events:
+                handler = self.handlers.get(event.__event_name__)
+                if handler is None or handler.event is not event or event in self.effectors:
+                    seen = "has effects already" if event in self.effectors else "has no reducer yet"
+                    raise ProjectionError(f"{self.id}: {event.__name__} {seen}; declare its reducer first, and effects once")
+                # Whoever copies reads no row before; and a batch with effects goes record by record.
+                self.handlers[event.__event_name__] = handler._replace(copies=False)
+                self.effectors[event] = function
+            return function
+
+        return register
+
     def _handle(self, handler: Handler) -> None:
         event = handler.event
         if self.foreign is not None:
@@ -217,6 +242,14 @@ class Projection(RowType[R]):
         if name in self.handlers:
             raise ProjectionError(f"{self.id}: {name} has a reducer already")
         self.handlers[name] = handler
+
+    def reads(self, schema: AvroSchema) -> tuple[Handler, Decoder[Event]] | None:
+        """What reduces the events of a writer's schema, and what decodes them, upcast to a type that it reduces.
+
+        None if it reduces none of them. Raises InvalidSchemaError when its class can't read that schema.
+        """
+        found = decoder_of(schema, [handler.event for handler in self.handlers.values()])
+        return None if found is None else (self.handlers[found[0].__event_name__], found[1])
 
     def every(self) -> tuple[SubKey, ...] | None:
         """What an event that concerns all rows of its key touches, as `touched` says it."""

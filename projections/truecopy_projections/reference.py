@@ -19,6 +19,8 @@ from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.amendment import NO_AMENDMENTS, Amendment, Amendments, Ruling, schema_of
 from truecopy_projections.limits import REPLAY_STALL_S
 from truecopy_projections.projection import Change, Handler, Projection, SubKey
+from truecopy_schemas import Event, avro_schema
+from truecopy_schemas.avro_schema import canonical
 from truecopy_schemas.codec import Decoder, RecordDecoder, read_version
 from truecopy_schemas.control import CONTROL_KEY
 from truecopy_schemas.errors import (
@@ -29,11 +31,18 @@ from truecopy_schemas.errors import (
 )
 from truecopy_schemas.framing import unframe
 from truecopy_schemas.limits import KEY_BYTES_MAX
+from truecopy_schemas.upcasting import Upcaster, upcast, upcast_classes, upcaster_of
 
-__all__ = ["Reference", "Rows", "Watch", "reduced", "replay"]
+__all__ = ["Fold", "Reference", "Rows", "Watch", "Way", "fed", "reduced", "replay"]
 
 Rows = dict[SubKey, tuple[Any, ...]]
 """The rows of a key: canonical values by sub key."""
+
+
+Way = tuple[Handler, Decoder[Any] | None, list[Upcaster]]
+"""What reduces a writer's events, what decodes them (None if nothing can), and the steps to the type that is reduced."""
+_Schema = tuple[bytes, Way | None, bool]
+"""A writer's fingerprint, how its events come to a reducer, and whether they delete."""
 
 
 @dataclass(slots=True)
@@ -87,7 +96,13 @@ async def replay(
     was ruled for that replica. Raises PositionLostError when the log no longer begins at 0, LogUnavailableError when it stops
     giving records.
     """
-    fold_one = (_Fold if projection.foreign is None else _ForeignFold)(projection, stops or {}, watch, amendments)
+    fold_one = (Fold if projection.foreign is None else ForeignFold)(projection, stops or {}, watch, amendments)
+    return await fed(fold_one, log, schemas, topic=topic, upto=upto)
+
+
+async def fed(fold_one: "Fold", log: Log, schemas: SchemaSource, *, topic: str, upto: Mapping[int, int]) -> Reference:
+    """What a fold makes of the log from offset 0 on, as replay says it."""
+    watch = fold_one.watch
     at = dict.fromkeys(upto, 0)
     reader = log.reader(topic)
     stalls_at = time.monotonic() + REPLAY_STALL_S
@@ -113,15 +128,15 @@ async def replay(
     return fold_one.found
 
 
-class _Fold:
-    """The state of a replay."""
+class Fold:
+    """The state of a replay of an entity's topic."""
 
     def __init__(
         self, projection: Projection[Any], stops: Mapping[str, int], watch: Watch | None, amendments: Amendments
     ) -> None:
         self.projection, self.stops, self.watch, self.found = projection, stops, watch, Reference()
         self.amendments = amendments
-        self.schemas: dict[int, tuple[bytes, Handler | None, Decoder[Any] | None, bool] | None] = {}
+        self.schemas: dict[int, _Schema | None] = {}
         self.pending: dict[str, dict[int, tuple[int, bytes]]] = {}
         self.stuck: set[str] = set()
 
@@ -136,14 +151,36 @@ class _Fold:
         except UnknownSchemaError:
             self.schemas[schema_id] = None
             return
-        handler = next((h for name, h in self.projection.handlers.items() if name == _full_name(known.schema)), None)
-        decoder: Decoder[Any] | None = None
-        if handler is not None:
-            try:
-                decoder = Decoder(known.schema, handler.event)
-            except InvalidSchemaError:
-                decoder = None
-        self.schemas[schema_id] = (known.fingerprint, handler, decoder, bool(known.schema.get("truecopy.deletes")))
+        self.schemas[schema_id] = known.fingerprint, self._way(known.schema), bool(known.schema.get("truecopy.deletes"))
+
+    def _way(self, schema: Mapping[str, Any]) -> Way | None:
+        """How events of a writer's schema come to a reducer; None if to none.
+
+        They are read by the class whose schema it is, or else by the one of its name that is handled or that nothing of that
+        name follows. From there it goes step by step to the first class that is handled.
+        """
+        name, handlers = _full_name(schema), {handler.event: handler for handler in self.projection.handlers.values()}
+        ways: dict[type[Event], list[Upcaster]] = {cls: [] for cls in handlers}
+        for cls in upcast_classes():
+            at: type[Event] = cls
+            steps: list[Upcaster] = []
+            while at not in handlers and (step := upcaster_of(at)) is not None:
+                at, steps = step.new, [*steps, step]
+            if at in handlers:
+                ways[cls] = steps
+        named = [cls for cls in ways if cls.__event_name__ == name]
+        same = [cls for cls in named if canonical(avro_schema(cls)) == canonical(schema)]
+        last = [cls for cls in named if all(step.new.__event_name__ != name for step in ways[cls])]
+        found = same or last
+        if not found:
+            return None
+        cls = found[0]
+        handler = handlers[ways[cls][-1].new if ways[cls] else cls]
+        try:
+            sure = cls in handlers or len(found) == 1
+            return handler, Decoder(dict(schema), cls) if sure else None, ways[cls]
+        except InvalidSchemaError:
+            return handler, None, []
 
     def take(self, record: Record) -> None:
         if record.key is None or record.value is None or b"\0" in record.key or len(record.key) > KEY_BYTES_MAX:
@@ -180,7 +217,7 @@ class _Fold:
         if verdict is Verdict.APPLY:
             self.found.fingerprints.add(schema[0])
             self._chain(partition, key, head)
-            self._reduce(key, version, lambda rows: self._effect(rows, schema, body, Change(key, version, ())))
+            self.reduce(key, version, lambda rows: self._effect(rows, schema, body, Change(key, version, ())))
         return True
 
     def _chain(self, partition: int, key: str, head: Head) -> None:
@@ -190,29 +227,32 @@ class _Fold:
         digest = self.found.digests.get(partition, 0) + int.from_bytes(head.element) - old
         self.found.digests[partition] = digest % DIGEST_MODULUS
 
-    def _effect(
-        self, rows: Rows, schema: tuple[bytes, Handler | None, Decoder[Any] | None, bool], body: bytes, change: Change
-    ) -> Rows:
-        fingerprint, handler, decoder, deletes = schema
+    def _effect(self, rows: Rows, schema: _Schema, body: bytes, change: Change) -> Rows:
+        fingerprint, way, deletes = schema
         if (ruling := self.amendments.about(change.key, change.version, fingerprint, body)) is not None:
             return self._ruled(rows, ruling, change)
-        if handler is None:
+        if way is None:
             return {} if deletes else rows
+        return self.told_by(way, rows, body, change)
+
+    def told_by(self, way: Way, rows: Rows, body: bytes, change: Change) -> Rows:
+        handler, decoder, steps = way
         if decoder is None:
             raise UndecodableError("the projection's class can't read this writer's schema")
-        return reduced(self.projection, rows, handler, decoder.decode_event(body), change)
+        return reduced(self.projection, rows, handler, upcast(decoder.decode_event(body), steps), change)
 
     def _ruled(self, rows: Rows, ruling: Amendment, change: Change) -> Rows:
         """The rows after an event that was amended: as they were, or as another body in its place leaves them."""
         if ruling.ruling is Ruling.SKIPPED:
             return rows
         schema = schema_of(ruling)
-        handler = self.projection.handlers[_full_name(schema)]
         if self.projection.foreign is not None:
+            handler = self.projection.handlers[_full_name(schema)]
             return reduced(self.projection, rows, handler, RecordDecoder(schema).decode(ruling.body), change)
-        return reduced(self.projection, rows, handler, Decoder(schema, handler.event).decode_event(ruling.body), change)
+        way = self._way(schema)
+        return rows if way is None else self.told_by(way, rows, ruling.body, change)
 
-    def _reduce(self, key: str, version: int, effect: Callable[[Rows], Rows]) -> None:
+    def reduce(self, key: str, version: int, effect: Callable[[Rows], Rows]) -> None:
         if key in self.stuck or version > self.stops.get(key, version):
             self.stuck.add(key)
             return
@@ -229,7 +269,7 @@ class _Fold:
             self.watch.step(key, version, rows)
 
 
-class _ForeignFold(_Fold):
+class ForeignFold(Fold):
     """The state of a replay of a topic that others write: records are numbered as they come."""
 
     def __init__(
@@ -268,9 +308,9 @@ class _ForeignFold(_Fold):
         self._chain(record.partition, key, head)
         change = Change(key, version, ())
         if (ruling := self.amendments.about(key, version, *chained)) is not None:
-            self._reduce(key, version, lambda rows: self._ruled(rows, ruling, change))
+            self.reduce(key, version, lambda rows: self._ruled(rows, ruling, change))
         else:
-            self._reduce(key, version, lambda rows: {} if value is None else self._told(rows, value, change))
+            self.reduce(key, version, lambda rows: {} if value is None else self._told(rows, value, change))
 
     def _told(self, rows: Rows, value: bytes, change: Change) -> Rows:
         schema_id, body = unframe(value)

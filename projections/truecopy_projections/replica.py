@@ -21,10 +21,12 @@ from typing import Any, Protocol
 from truecopy_bus.errors import TopicMismatchError
 from truecopy_bus.leases import Fence
 from truecopy_projections.amendment import Amendments
+from truecopy_projections.effects import Delivery
 from truecopy_projections.errors import ProjectionError
 from truecopy_projections.gathered import Gathered, GatheredRow, Group
 from truecopy_projections.projection import Projection
 from truecopy_projections.scrub_times import ScrubTimes
+from truecopy_projections.stages import Stage, Staged
 from truecopy_projections.state import (
     Checkpoint,
     KeyState,
@@ -115,6 +117,10 @@ class Snapshot(Protocol):
         """When each bucket was last hashed again and right. Of a projection that was made anew, never."""
         ...
 
+    async def stages(self, name: str) -> Sequence[Staged]:
+        """The numbers of the projection `name` (without its number), in their order."""
+        ...
+
     async def remembered(self, projection: str, what: str) -> JournalEntry | None:
         """What was last remembered of a projection under this name."""
         ...
@@ -130,6 +136,8 @@ class Replica(Protocol):
 
     async def install(self, projection: Projection[Any], *, partitions: int, incarnation: str) -> None:
         """Make the projection's tables, view, lease rows and partition states that are missing; change nothing that is there.
+
+        The first number of a name is LIVE, and its views show it; a further one is BUILDING.
 
         Raises NewerFormatError, ProjectionError (declared otherwise under the same number before), TopicMismatchError
         (followed with another number of partitions before).
@@ -164,6 +172,17 @@ class Replica(Protocol):
         """
         ...
 
+    def delivering(self, name: str, limit: int) -> AbstractAsyncContextManager[Delivery]:
+        """The first `limit` effects of a projection's name, removed when the block ends well, left as they were when it raises.
+
+        One block has them at a time; a second waits, and is given what is left.
+        """
+        ...
+
+    async def pending(self, name: str) -> tuple[int, int]:
+        """How many effects of a projection's name wait to be delivered, and the age of the oldest in ms (0 if none)."""
+        ...
+
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
         """The source keys whose rows the database refuses, each with its reason. Writes nothing."""
         ...
@@ -174,6 +193,31 @@ class Replica(Protocol):
 
     async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
         """Keep `said`, JSON values, under a name, in place of what was kept there. It needs no fence: who checks writes it."""
+        ...
+
+    async def stage(self, projection: Projection[Any], stage: Stage, *, by: str = "") -> None:
+        """Make an installed number FOLLOWING without end, BUILDING or RETIRED; only `install` and `swap` make one LIVE."""
+        ...
+
+    async def swap(
+        self,
+        new: Projection[Any],
+        old: Projection[Any],
+        fences: Mapping[str, Collection[Fence]],
+        *,
+        follow_ms: int,
+        by: str,
+        journal: Sequence[tuple[str, JournalEntry]] = (),
+    ) -> None:
+        """Let `new` be LIVE and `old` FOLLOWING, for so many ms, in one transaction with the views and the journal.
+
+        `fences` are all those of either, by its id. Raises SwapRefusedError with nothing changed: a fence is lost, the two are
+        at different positions, are not FOLLOWING and LIVE, or somebody's object stands on the view.
+        """
+        ...
+
+    async def drop(self, projection: Projection[Any], *, by: str = "") -> None:
+        """Forget a number, its tables and all that is kept of it. Raises SwapRefusedError for the live one."""
         ...
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]: ...

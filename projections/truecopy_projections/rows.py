@@ -9,6 +9,7 @@ from typing import Any
 
 from truecopy_projections.arrival import Arrival
 from truecopy_projections.digest import bucket_of, row_hash
+from truecopy_projections.effects import Effect, FiredEffect, fired
 from truecopy_projections.errors import RowRejectedError
 from truecopy_projections.projection import Address, Change, Handler, Projection, SubKey
 from truecopy_projections.state import Known, StoredRow
@@ -29,6 +30,7 @@ class Rows:
         self._projection, self._known = projection, known
         self._now: dict[Address, tuple[_Values, Any] | None] = {}
         self._hashes: dict[Address, bytes] = {}
+        self.effects: dict[int, list[FiredEffect]] = {}
         self._subs: dict[str, set[SubKey]] = {}
         if projection.key:
             for key, sub in known.rows:
@@ -52,8 +54,29 @@ class Rows:
             except BaseException:
                 self._forget(touched, key)
                 raise
+        try:
+            effects = self._effects(arrival, staged)
+        except BaseException:
+            self._forget(touched, key)
+            raise
+        if effects:
+            self.effects.setdefault(arrival.record.partition, []).extend(effects)
         self._now.update(staged)
         return staged
+
+    def _effects(self, arrival: Arrival, staged: Mapping[Address, tuple[_Values, Any] | None]) -> list[FiredEffect]:
+        """What the event asks for. Rows are made of their values: the reducer may have changed the one that it was given."""
+        projection, key = self._projection, arrival.key
+        function = projection.effectors.get(type(arrival.event))
+        if function is None:
+            return []
+        made: list[Effect] = []
+        for address, after in staged.items():
+            stored = self._known.rows.get(address)
+            known = self._now.get(address, stored and (stored.values, None))
+            before, row = (None if one is None else projection.restored(one[0]) for one in (known, after))
+            made += function(before, arrival.event, row, Change(key, arrival.version, address[1]))
+        return fired(projection.name, key, arrival.version, made)
 
     def moves(self, addresses: Collection[Address]) -> dict[int, int]:
         """How far each bucket moved since the rows were last hashed."""

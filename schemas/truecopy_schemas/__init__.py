@@ -17,11 +17,13 @@ from truecopy_schemas.errors import (
     TruecopyError,
     UndecodableError,
     UnknownSchemaError,
+    UpcastError,
 )
 from truecopy_schemas.event import Event, Kind
 from truecopy_schemas.framing import frame, unframe
 from truecopy_schemas.record import Record
 from truecopy_schemas.registry import Outcome, Registered, RegistryState
+from truecopy_schemas.upcasting import upcasts
 
 __all__ = [
     "RULES_NUMBER",
@@ -46,6 +48,7 @@ __all__ = [
     "TruecopyError",
     "UndecodableError",
     "UnknownSchemaError",
+    "UpcastError",
     "avro_schema",
     "control",
     "encode",
@@ -56,4 +59,5 @@ __all__ = [
     "read_version",
     "subject",
     "unframe",
+    "upcasts",
 ]

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import fastavro
 from fastavro.schema import SchemaParseException
+from fastavro.validation import ValidationError as MisfitError
 from fastavro.validation import validate
 from pydantic import ValidationError
 
@@ -162,7 +163,7 @@ def encode_record(schema: Any, fields: Mapping[str, Any]) -> bytes:
     try:
         validate(dict(fields), parsed, strict=True)
         fastavro.schemaless_writer(body, parsed, dict(fields), strict=True)
-    except (ValueError, TypeError, ArithmeticError, AttributeError) as fault:  # fastavro's own is a ValueError
+    except (MisfitError, ValueError, TypeError, ArithmeticError, AttributeError) as fault:
         raise InvalidEventError(event_name=str(parsed["name"]), problem=str(fault)[:_TOLD_CHARS_MAX]) from fault
     return body.getvalue()
 

@@ -12,6 +12,7 @@ __all__ = [
     "TruecopyError",
     "UndecodableError",
     "UnknownSchemaError",
+    "UpcastError",
 ]
 
 
@@ -68,6 +69,14 @@ class UndecodableError(TruecopyError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"undecodable: {reason}; quarantine the record")
         self.reason = reason
+
+
+class UpcastError(TruecopyError):
+    """An upcaster could not make today's event of an old one. Mend it; the key waits, and is tried again."""
+
+    def __init__(self, *, event_name: str, problem: str) -> None:
+        super().__init__(f"{event_name}: {problem}; mend the upcaster and start the worker again")
+        self.event_name, self.problem = event_name, problem
 
 
 class ForeignRecordError(TruecopyError):

@@ -8,9 +8,11 @@ The state at a version is what the reducer of a projection makes of that many ev
 "state" needs none: it is named by its name. V(t) = V(t-1) + dV(t), and back: a rollback is a new event, which restores.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,13 +21,15 @@ from pydantic_core import to_jsonable_python
 
 from truecopy_bus.errors import DataRefusedError, UnavailableError
 from truecopy_bus.histories import Snapshot, events, head_of, keep, schemas_of, version_at
+from truecopy_bus.publish import Prepared
 from truecopy_bus.rollbacks import Outcome, Rolled, begin, end, note
 from truecopy_bus.sql import Connection
-from truecopy_bus.store import EventStore, Transaction
+from truecopy_bus.store import EventStore
 from truecopy_bus.token import Token
 from truecopy_projections.entity_fold import Delta, EntityFold, ProjectionFold, State, delta
-from truecopy_projections.entity_states import load_state
+from truecopy_projections.entity_states import differing_snapshot, load_state
 from truecopy_projections.errors import RollbackConflictError, SnapshotError, UnknownVersionError
+from truecopy_projections.limits import SNAPSHOT_KEEP_S
 from truecopy_projections.restoring import restoring
 from truecopy_schemas import Event
 from truecopy_schemas.avro_schema import full_name
@@ -135,18 +139,17 @@ class Entity:
         return delta(self.fold, await self.at(key, version=before), await self.at(key, version=after))
 
     async def verify(self, key: str) -> int:
-        """Fold the key from its first event and from its snapshots; how many versions. Raises SnapshotError if they differ.
+        """Fold the key from its first event and compare each snapshot; how many versions. Raises SnapshotError.
 
-        A snapshot that differs is one of a reducer that changed under its number: it is forgotten.
+        A snapshot that differs is one of a reducer that changed under its number: those of the key are forgotten.
         """
         async with self.store.database.snapshot() as read:
-            state, head, _ = await load_state(read, self.fold, key)
-            afresh, _, _ = await load_state(read, self.fold, key, afresh=True)
-        if (state.rows, state.element) != (afresh.rows, afresh.element):
+            versions, differs = await differing_snapshot(read, self.fold, key)
+        if differs is not None:
             async with self.store.database.transaction() as tx:
                 await tx.fetch("DELETE FROM truecopy_snapshots WHERE entity = $1 AND key = $2", self.fold.entity, key)
-            raise SnapshotError(entity=self.fold.entity, key=key, seen=str(delta(self.fold, state, afresh)))
-        return head
+            raise SnapshotError(entity=self.fold.entity, key=key, seen=str(differs))
+        return versions
 
     async def rollback(
         self, key: str, *, to: int, expected_version: int | None = None, why: str = "", dry_run: bool = False
@@ -160,24 +163,28 @@ class Entity:
             head = await head_of(tx.connection, self.fold.entity, key, held=True)
             if expected_version is not None and expected_version != head:
                 raise await self.conflict(tx.connection, key, to, expected_version, head)
-            done = await self.restore(tx, key, to, publish=not dry_run)
+            now = (await load_state(tx.connection, self.fold, key)).state
+            changes, prepared = await self.restore(tx.connection, now, to)
+            tokens = () if dry_run else tuple(await tx.publish_prepared(prepared))
+            done = Rollback(key=key, was=head, to=to, delta=changes, tokens=tokens)
             if not dry_run:
                 journal = await begin(tx.connection, self.fold.entity, {"key": key, "to": to}, by=self.by, why=why)
                 await note(tx.connection, journal.id, [_rolled(done)])
                 await end(tx.connection, journal.id)
         return done
 
-    async def restore(self, tx: Transaction, key: str, to: int, *, publish: bool = True) -> Rollback:
-        """`rollback` within an open transaction that holds the head of the key, and without a journal of its own."""
-        read = tx.connection
-        now, head, _ = await load_state(read, self.fold, key)
+    async def restore(self, read: Connection, now: State, to: int) -> tuple[Delta, list[Prepared]]:
+        """What changes from `now` back to version `to`, and what is to be published for it. Raises like `rollback`.
+
+        Whoever publishes it holds the head of the key, or `now` is not what it is made on.
+        """
+        key = now.key
         then = (await load_state(read, self.fold, key, version=to)).state
         found = await events(read, self.fold.entity, key, after=to - 1, upto=to, rows_max=1) if to else []
         schemas = await schemas_of(read, {one.fingerprint for one in found})
         event = found[0] if found else None
-        prepared = restoring(self.fold, now, then, event, schemas[event.fingerprint] if event else None, deletes=self.deletes)
-        tokens = await tx.publish_prepared(prepared) if publish else []
-        return Rollback(key=key, was=head, to=to, delta=delta(self.fold, now, then), tokens=tuple(tokens))
+        schema = schemas[event.fingerprint] if event else None
+        return delta(self.fold, now, then), restoring(self.fold, now, then, event, schema, deletes=self.deletes)
 
     async def conflict(self, read: Connection, key: str, to: int, expected: int, head: int) -> RollbackConflictError:
         """Both changes, of which neither may be lost."""
@@ -192,14 +199,19 @@ class Entity:
         )
 
     async def _keep(self, key: str, due: Sequence[Snapshot]) -> None:
-        """Spare the next load what this one folded, if that can be written now."""
+        """Spare the next load what this one folded, if the store can be written soon.
+
+        An owner who loads a state in the middle of his own transaction would wait here for himself.
+        """
         if not due:
             return
         try:
-            async with self.store.database.transaction(durable=False) as tx:
+            async with AsyncExitStack() as writing:
+                async with asyncio.timeout(SNAPSHOT_KEEP_S):
+                    tx = await writing.enter_async_context(self.store.database.transaction(durable=False))
                 await keep(tx, self.fold.entity, key, self.fold.id, due)
-        except (UnavailableError, DataRefusedError) as fault:
-            _log.info("%s %r: no snapshot was kept: %s", self.fold.entity, key, fault)
+        except (UnavailableError, DataRefusedError, TimeoutError) as fault:
+            _log.info("%s %r: no snapshot was kept: %s", self.fold.entity, key, str(fault) or "the store is being written")
 
 
 def _rolled(done: Rollback) -> Rolled:

@@ -37,7 +37,6 @@ class Imported:
     lines: int = 0
     made: int = 0
     held: int = 0
-    dismissed: int = 0
     parked: int = 0
 
 
@@ -85,49 +84,70 @@ def _new(path: Path, part: Path) -> TextIO:
 async def imported(quarantine: Quarantine, path: Path, *, why: str = "", dry_run: bool = False) -> Imported:
     """Rule by a file; `why` stands for lines that give no reason. Raises UsageError, AmendmentRefusedError."""
     async with quarantine.ruling(dry_run=True) as at:
-        for one in _read(path, why):
-            await _ruling(quarantine, at, one)
+        for lines in _by_key(path, why):
+            await _rulings(quarantine, at, lines)
     done = Imported()
     async with quarantine.ruling(dry_run=dry_run) as at:
-        for _, lines in groupby(_read(path, why), lambda one: (one.key, one.number if one.key is None else 0)):
-            await _apply(quarantine, at, list(lines), done)
+        for lines in _by_key(path, why):
+            await _apply(quarantine, at, lines, done)
     return done
 
 
+def _by_key(path: Path, why: str) -> Iterator[list[_Line]]:
+    """The lines that rule about one key, or about one foreign record, as they follow each other."""
+    for _, lines in groupby(_read(path, why), lambda one: (one.key, one.number if one.key is None else 0)):
+        yield list(lines)
+
+
 async def _apply(quarantine: Quarantine, at: Amending, lines: Sequence[_Line], done: Imported) -> None:
-    """The rulings of one key, or about one foreign record."""
-    found = [await _ruling(quarantine, at, one) for one in lines]
-    rulings = [one for _, one in found if one is not None]
+    found = await _rulings(quarantine, at, lines)
     done.lines += len(lines)
-    done.held += len(lines) - len(rulings)
-    done.made += len(rulings)
+    done.held += len(lines) - len(found)
+    done.made += len(found)
+    if not found:
+        return
+    rulings = [ruling for _, ruling in found]
     if (key := lines[0].key) is not None:
-        if rulings:
-            done.parked += (await at.treat([key], rulings)).keys[key].parked is not None
-    elif rulings:
-        await at.dismiss(rulings, [held.waiting.size for held, _ in found if held is not None])
-        done.dismissed += len(rulings)
+        done.parked += (await at.treat([key], rulings)).keys[key].parked is not None
+    else:
+        await at.dismiss(rulings, [held.waiting.size for held, _ in found])
 
 
-async def _ruling(quarantine: Quarantine, at: Amending, line: _Line) -> tuple[Held | None, Amendment | None]:
-    """What a line rules about, and the ruling; none where just that holds already."""
+async def _rulings(quarantine: Quarantine, at: Amending, lines: Sequence[_Line]) -> list[tuple[Held, Amendment]]:
+    """What these lines rule about, and the rulings, without those that hold already."""
+    first = lines[0]
+    if first.key is None:
+        waits = [held for held in [await at.foreign(first.partition, first.offset)] if held is not None]
+    else:
+        waits = (await at.look(first.key))[1]
+    by_event = {held.event: held for held in waits}
+    found = []
+    for line in lines:
+        held = by_event.get(line.event)
+        ruling = await _ruling(quarantine, at, line, held)
+        if held is not None and ruling is not None:
+            found.append((held, ruling))
+    return found
+
+
+async def _ruling(quarantine: Quarantine, at: Amending, line: _Line, held: Held | None) -> Amendment | None:
+    """The ruling of a line about what waits; None where just that holds already."""
     before = at.ruled(line.event)
     if before is not None and line.skip and before.ruling is Ruling.SKIPPED:
-        return None, None
-    held = await _waiting(at, line)
+        return None
     if held is None:
         if before is not None and before.ruling is Ruling.REPLACED and not line.skip:
             _refuse_another(quarantine, line, before)
-            return None, None
+            return None
         known = f"it was ruled otherwise: {before}" if before else "its event does not wait (any more)"
         raise AmendmentRefusedError(f"line {line.number}, {line.key!r}, offset {line.offset}: {known}")
     try:
         if line.skip:
-            return held, at.ruling(held, line.why)
+            return at.ruling(held, line.why)
         if held.arrival is None or held.waiting.reason is Reason.CONFLICT:
             raise UsageError('a foreign record, or what contradicts its version, can only be skipped: "skip": true')
         was = await quarantine.said(held.waiting)
-        return held, quarantine.replacing(at, held, was, line.fields, line.why, kind=line.type)
+        return quarantine.replacing(at, held, was, line.fields, line.why, kind=line.type)
     except (UsageError, AmendmentRefusedError) as fault:
         raise type(fault)(f"line {line.number}, {line.key!r}, offset {line.offset}: {fault}") from None
 
@@ -137,11 +157,6 @@ def _refuse_another(quarantine: Quarantine, line: _Line, before: Amendment) -> N
     ruled = quarantine.replaced_by(before)
     if plain(line.fields) != ruled.fields or line.type not in ("", ruled.type):
         raise AmendmentRefusedError(f"line {line.number}, {line.key!r}, offset {line.offset}: it was ruled otherwise: {before}")
-
-
-async def _waiting(at: Amending, line: _Line) -> Held | None:
-    found = [await at.foreign(line.partition, line.offset)] if line.key is None else (await at.look(line.key))[1]
-    return next((one for one in found if one is not None and one.event == line.event), None)
 
 
 def _line(waiting: Waiting, held: Held, said: Said) -> dict[str, Any]:

@@ -1,23 +1,37 @@
 """Rolling back many keys of an entity at once: each to the version that it had at a time, or to one that is named.
 
-Keys are taken in chunks, each in one transaction: heads held, states folded, restoring events and the journal written together.
-A rollback that was killed goes on by its id, from its journal; two of one id at once restore no key twice. What was published
-after it began is newer than the decision to roll back: such a key is left as it is, and both changes are told.
+What is to be done is planned first, in one transaction: each key, and the version on which it was decided. Then keys are taken
+in chunks, each in one transaction: heads held, states folded, restoring events and the journal written together. A rollback
+that was killed goes on by its id, from its journal; two of one id at once restore no key twice. A key that has left the version
+of its plan was changed by somebody else: it stays as it is, and both changes are told.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from truecopy_bus.histories import changed_since, head_of, version_at
+from truecopy_bus.histories import changed_since, head_of
 from truecopy_bus.points import Point, reached
-from truecopy_bus.rollbacks import Outcome, RollbackEntry, Rolled, begin, came_by, end, entries, note
+from truecopy_bus.publish import Prepared
+from truecopy_bus.rollbacks import (
+    Outcome,
+    RollbackEntry,
+    Rolled,
+    begin,
+    end,
+    entries,
+    note,
+    plan_changed,
+    plan_named,
+    planned,
+    still_planned,
+)
 from truecopy_bus.sql import Connection
 from truecopy_bus.store import Transaction
 from truecopy_projections.entity_states import load_state
-from truecopy_projections.errors import RollbackRefusedError, StateUnknownError
+from truecopy_projections.errors import RollbackRefusedError, StateUnknownError, UnknownVersionError
 from truecopy_projections.limits import ROLLBACK_KEYS
-from truecopy_services.entities import Entity, Rollback
+from truecopy_services.entities import Entity
 from truecopy_services.errors import UsageError
 from truecopy_services.operating.conditions import Where, where
 
@@ -41,28 +55,40 @@ class Step:
 
 
 async def open_rollback(
-    entity: Entity, *, since_ms: int | None = None, conditions: Sequence[str] = (), why: str = "", keys: int = 0
+    entity: Entity,
+    *,
+    since_ms: int | None = None,
+    to: Mapping[str, int] | None = None,
+    conditions: Sequence[str] = (),
+    why: str = "",
 ) -> RollbackEntry:
-    """Enter a rollback of many keys in the journal; `rollback_many` carries it out.
+    """Enter a rollback of many keys in the journal, with its plan; `rollback_many` carries it out.
 
-    `since_ms`: of each key what was published later, if its state now meets `conditions`; else of keys that are named with
-    their versions, `keys` of them. Raises UsageError for what is no condition.
+    `since_ms`: of each key what was published later; `to`: these keys, to these versions. Of either those alone whose state now
+    meets `conditions`. Raises UsageError for what is no condition, and for both or neither of the two.
     """
     where(conditions)
-    wanted = {"since_ms": since_ms, "where": list(conditions), "keys": keys}
+    _one_of(since_ms, to)
+    wanted = {"since_ms": since_ms, "where": list(conditions), "keys": None if to is None else len(to)}
     async with entity.store.transaction() as tx:
-        return await begin(tx.connection, entity.fold.entity, wanted, by=entity.by, why=why)
+        entry = await begin(tx.connection, entity.fold.entity, wanted, by=entity.by, why=why)
+        if to is None:
+            await plan_changed(tx.connection, entry, since_ms or 0)
+        else:
+            await plan_named(tx.connection, entry, to)
+    return entry
 
 
 async def find_rollback(entity: Entity, id: str) -> RollbackEntry:
-    """The rollback of an id. Raises UsageError, which names those that did not end."""
+    """The rollback of an id. Raises UsageError, which names those that did not end; so does asking for no id."""
     async with entity.store.database.snapshot() as read:
         found = await entries(read, entity.fold.entity)
     for one in found:
         if one.id == id:
             return one
     left = ", ".join(one.id for one in found if one.ended_ms is None) or "none"
-    raise UsageError(f"{entity.fold.entity} has no rollback {id!r}; those that did not end: {left}")
+    seen = f"has no rollback {id!r}" if id else "can go on with a rollback if its id is given"
+    raise UsageError(f"{entity.fold.entity} {seen}; those that did not end: {left}")
 
 
 async def rollback_many(
@@ -73,24 +99,20 @@ async def rollback_many(
     since_ms: int | None = None,
     conditions: Sequence[str] = (),
 ) -> AsyncIterator[Step]:
-    """Bring the keys of a `rollback` that was opened back, and tell of each; without one, tell what would be done.
+    """Bring the keys of a `rollback` that was opened back, and tell of each; those that it came by are passed over.
 
-    `to` names keys and versions, where the rollback is of such. Keys that the journal has are passed over.
+    Without one, tell what would be done by one of `to` or `since_ms` and `conditions`, and do nothing.
     """
-    since_ms = since_ms if rollback is None else rollback.wanted["since_ms"]
     meets = where(conditions if rollback is None else rollback.wanted["where"])
-    if (to is None) is (since_ms is None):
-        raise UsageError("a rollback of many keys is of keys with their versions, or of what was published since a time")
-    chunks = _named(to) if to is not None else _changed(entity, since_ms or 0)
+    if rollback is None:
+        _one_of(since_ms, to)
     done = 0
-    async for keys in chunks:
+    async for wanted in _chunks(entity, rollback, to, since_ms or 0):
         async with entity.store.transaction() as tx:
-            steps = await _chunk(entity, tx, rollback, keys, to, since_ms, meets)
-            if rollback is None:
-                done += len(steps)
-            else:
+            steps = await _chunk(entity, tx, rollback, wanted, meets)
+            done += len(steps)
+            if rollback is not None:
                 await note(tx.connection, rollback.id, [_rolled(one) for one in steps])
-                done += len(steps)
                 await reached(Point.ROLLBACK_WRITTEN, done)
         if rollback is not None:
             await reached(Point.ROLLBACK_COMMITTED, done)
@@ -101,72 +123,73 @@ async def rollback_many(
             await end(tx.connection, rollback.id)
 
 
-async def _named(to: Mapping[str, int]) -> AsyncIterator[list[str]]:
-    keys = sorted(to)
-    for at in range(0, len(keys), ROLLBACK_KEYS):
-        yield keys[at : at + ROLLBACK_KEYS]
+def _one_of(since_ms: int | None, to: Mapping[str, int] | None) -> None:
+    if (to is None) is (since_ms is None):
+        raise UsageError("a rollback of many keys is of keys with their versions, or of what was published since a time")
 
 
-async def _changed(entity: Entity, since_ms: int) -> AsyncIterator[list[str]]:
+async def _chunks(
+    entity: Entity, rollback: RollbackEntry | None, to: Mapping[str, int] | None, since_ms: int
+) -> AsyncIterator[dict[str, int]]:
+    """Versions whose states are wanted, by key and in the order of keys."""
+    if rollback is None and to is not None:
+        named = sorted(to.items())
+        for at in range(0, len(named), ROLLBACK_KEYS):
+            yield dict(named[at : at + ROLLBACK_KEYS])
+        return
     after = ""
     while True:
         async with entity.store.database.snapshot() as read:
-            keys = await changed_since(read, entity.fold.entity, since_ms, after=after, keys_max=ROLLBACK_KEYS)
-        if not keys:
+            if rollback is not None:
+                found = await planned(read, rollback.id, after=after, keys_max=ROLLBACK_KEYS)
+            else:
+                found = await changed_since(read, entity.fold.entity, since_ms, after=after, keys_max=ROLLBACK_KEYS)
+        if not found:
             return
-        yield keys
-        after = keys[-1]
+        yield dict(found)
+        after = found[-1][0]
 
 
 async def _chunk(
-    entity: Entity,
-    tx: Transaction,
-    rollback: RollbackEntry | None,
-    keys: Sequence[str],
-    to: Mapping[str, int] | None,
-    since_ms: int | None,
-    meets: Where,
+    entity: Entity, tx: Transaction, rollback: RollbackEntry | None, wanted: Mapping[str, int], meets: Where
 ) -> list[Step]:
     read = tx.connection
     # Heads in one order, as everybody locks them; and only then the journal: who came first has written it by now.
-    heads = {key: await head_of(read, entity.fold.entity, key, held=True) for key in sorted(keys)}
-    past = await came_by(read, rollback.id, keys) if rollback is not None else frozenset()
-    steps = []
+    heads = {key: await head_of(read, entity.fold.entity, key, held=True) for key in sorted(wanted)}
+    expected = heads if rollback is None else await still_planned(read, rollback.id, wanted)
+    steps, prepared = list[Step](), list[Prepared]()
     for key, head in heads.items():
-        if key in past:
-            continue
-        wanted = to[key] if to is not None else await version_at(read, entity.fold.entity, key, since_ms or 0)
-        steps.append(await _one(entity, tx, rollback, key, head, wanted, meets))
+        if key in expected:
+            step, events = await _one(entity, read, key, head, expected[key], wanted[key], meets)
+            steps.append(step)
+            prepared += events
+    if rollback is not None:
+        await tx.publish_prepared(prepared)
     return steps
 
 
 async def _one(
-    entity: Entity, tx: Transaction, rollback: RollbackEntry | None, key: str, head: int, to: int, meets: Where
-) -> Step:
-    read = tx.connection
+    entity: Entity, read: Connection, key: str, head: int, expected: int, to: int, meets: Where
+) -> tuple[Step, list[Prepared]]:
+    """What becomes of a key, and the events that do it."""
 
     def step(outcome: Outcome, why: str = "", now: int = head) -> Step:
         return Step(key=key, outcome=outcome, was=head, to=to, now=now, why=why)
 
     try:
-        if rollback is not None:
-            began_at = await version_at(read, entity.fold.entity, key, rollback.began_ms)
-            if began_at < head:
-                return step(Outcome.CONFLICT, str(await entity.conflict(read, key, to, began_at, head)))
-        if not await _meets(entity, read, key, meets):
-            return step(Outcome.LEFT)
-        done: Rollback = await entity.restore(tx, key, to, publish=rollback is not None)
-    except (RollbackRefusedError, StateUnknownError) as fault:
-        return step(Outcome.REFUSED, str(fault))
-    if not done.delta.rows:
-        return step(Outcome.SAME)
-    return step(Outcome.RESTORED, str(done.delta), head + len(done.tokens))
-
-
-async def _meets(entity: Entity, read: Connection, key: str, meets: Where) -> bool:
-    """Whether a row of the key as it is now meets the conditions; of a key without rows, whether no fields do."""
-    state = (await load_state(read, entity.fold, key)).state
-    return any(meets(entity.fold.fields(values)) for values in state.rows.values()) if state.rows else meets({})
+        if expected != head:
+            return step(Outcome.CONFLICT, str(await entity.conflict(read, key, to, expected, head))), []
+        state = (await load_state(read, entity.fold, key)).state
+        # Of a key without rows, whether no fields meet them.
+        fields = [entity.fold.fields(values) for values in state.rows.values()] or [{}]
+        if not any(map(meets, fields)):
+            return step(Outcome.LEFT), []
+        changes, prepared = await entity.restore(read, state, to)
+    except (RollbackRefusedError, StateUnknownError, UnknownVersionError) as fault:
+        return step(Outcome.REFUSED, str(fault)), []
+    if not prepared:
+        return step(Outcome.SAME), []
+    return step(Outcome.RESTORED, str(changes), head + len(prepared)), prepared
 
 
 def _rolled(step: Step) -> Rolled:

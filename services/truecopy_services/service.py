@@ -34,6 +34,7 @@ from truecopy_projections.verdicts import Report
 from truecopy_projections.worker import Worker
 from truecopy_schemas import Event
 from truecopy_services.config import Settings
+from truecopy_services.effects import Effects
 from truecopy_services.entities import Entity
 from truecopy_services.errors import UsageError
 from truecopy_services.opening import open_peer, open_schemas, opened_peers
@@ -253,6 +254,10 @@ class Service:
             topic=self.settings.topic_prefix + AMENDMENTS_TOPIC,
             by=by,
         )
+
+    def effects(self, projection: Projection[Any]) -> Effects:
+        """What a projection asks the world to do, to be carried out; see Effects."""
+        return Effects(name=projection.name, replica=self.replica_adapter)
 
     async def certify(self, report: Report, *, because: str = "") -> Certificate:
         """Sign the EQUAL report of a whole check by the key in `signing.key` under `home`, keep it, and publish it on the log.

@@ -43,7 +43,7 @@ async def test_a_killed_rollback_goes_on_and_restores_each_key_once(
         accounts = at.service.entity(balance)
         async with store.database.snapshot() as read:
             [begun] = await entries(read, "bank.account")
-            before = await keys_of(read, begun.id)
+            before = [one for one in await keys_of(read, begun.id) if one.outcome is not Outcome.PLANNED]
         assert len(before) == ROLLBACK_KEYS * (2 if point is Point.ROLLBACK_COMMITTED else 1)
         rest = [step async for step in rollback_many(accounts, await find_rollback(accounts, begun.id))]
 

@@ -85,7 +85,8 @@ def the_records_beyond_a_mark() -> None:
         verdict=MarkVerdict.EQUAL, at_ms=0,
     )  # fmt: skip
     none = {0: "0" * 64}
-    certificate = Certificate.model_construct(positions={0: 0}, counts={0: 0}, input_digests=none, row_digests=none)
+    figures: dict[str, Any] = {"positions": {0: 0}, "counts": {0: 0}, "input_digests": none, "row_digests": none}
+    certificate = Certificate.model_construct(**figures, amendments=())
     topic = TopicState(name="t", partitions=1, incarnation=INCARNATION, bounds={0: (0, position)})
 
     def judged(offset: int) -> Any:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -15,17 +16,19 @@ from tests.projections.town import PARTITIONS, TOPIC, Town, opened
 from truecopy_bus.partitioner import partition_of
 from truecopy_bus.record import Outgoing
 from truecopy_projections.amending import JOURNAL, Amending, amending
-from truecopy_projections.amendment import Amendment, Ruling
+from truecopy_projections.amendment import Amendment, Ruling, event_of
 from truecopy_projections.errors import AmendmentRefusedError
+from truecopy_projections.limits import COLUMN_RECORDS_MIN
 from truecopy_projections.peers import compare
 from truecopy_projections.projection import Projection
 from truecopy_projections.quarantine import head_of
 from truecopy_projections.repair import repair
 from truecopy_projections.replica import Replica
-from truecopy_projections.state import Reason
+from truecopy_projections.state import PartitionPlan, Reason
+from truecopy_projections.testing.replica_amending import amendment_of
 from truecopy_projections.verdicts import Verdict
 from truecopy_schemas import Event
-from truecopy_schemas.avro_schema import avro_schema
+from truecopy_schemas.avro_schema import avro_schema, fingerprint
 from truecopy_schemas.codec import Decoder, encode, read_version
 from truecopy_schemas.framing import frame, unframe
 
@@ -135,6 +138,24 @@ async def test_a_key_with_a_second_writer_goes_on_with_the_first(town: Town) -> 
     assert (await town.check(balance, deep=True)).verdict is EQUAL
 
 
+async def test_what_was_ruled_about_a_second_writer_holds_when_it_comes_again(town: Town) -> None:
+    await town.publish(("a", Deposited(amount=1)))
+    await town.settle(balance)
+    await forge(town, "a", 1, Deposited(amount=50))
+    await town.settle(balance)
+    async with desk(town) as at:
+        await ruled(at, "a")
+
+    await forge(town, "a", 1, Deposited(amount=50))
+    await town.settle(balance)
+    again, _ = await town.stored(balance, "a")
+    await forge(town, "a", 1, Deposited(amount=51))
+    await town.settle(balance)
+    another, _ = await town.stored(balance, "a")
+
+    assert (again.parked, another.parked) == (None, Reason.CONFLICT)
+
+
 async def test_a_second_writer_found_behind_a_parked_event_holds_the_key_up_where_it_wrote(town: Town) -> None:
     await town.publish(("a", Deposited(amount=1)), ("a", Deposited(amount=BAD)))
     await town.settle(balance)
@@ -210,11 +231,40 @@ async def test_bytes_that_do_not_decode_are_given_a_body_that_repairs_know_too(t
     await town.damage(projection, "a", {max(rows): (*rows[max(rows)].values[:-1], 99)})
     [difference] = (await town.check(projection)).differences
     assert difference.explanation is not None
+    assert "version 2 (bank.account.Deposited, replaced by a test" in difference.explanation.why
 
     done = await repair(projection, town.replica, town.log, town.registry, apply=True)
 
     assert [one.key for one in done.planned] == ["a"]
     assert (await town.stored(projection, "a"))[1] == rows
+
+
+async def test_an_explanation_names_what_was_ruled_about_its_event(town: Town) -> None:
+    await town.publish(*(("a", Deposited(amount=amount)) for amount in (1, BAD)))
+    await town.settle(balance)
+    async with desk(town) as at:
+        await ruled(at, "a", Deposited(amount=5))
+    await town.settle(balance)
+    _, rows = await town.stored(balance, "a")
+    await town.damage(balance, "a", {(): (*rows[()].values[:-1], 99)})
+
+    [difference] = (await town.check(balance, afresh=True)).differences
+
+    assert difference.explanation is not None
+    assert difference.explanation.event == "bank.account.Deposited, replaced by a test"
+    assert "not deterministic" not in difference.explanation.why
+
+
+async def test_why_a_key_waits_is_told_anew_when_something_else_holds_it_up(town: Town) -> None:
+    await town.publish(*(("a", Deposited(amount=amount)) for amount in (1, BAD, BAD, 10)))
+    await town.settle(balance)
+    async with desk(town) as at:
+        await ruled(at, "a")
+
+    async with town.replica.snapshot() as snapshot:
+        told = {one.version: (one.reason, one.detail) for one in await snapshot.waiting(balance.id)}
+
+    assert told == {3: (Reason.REJECTED, "ValueError: no such luck"), 4: (Reason.BEHIND, "")}
 
 
 async def test_peers_that_were_ruled_apart_are_told_so_by_name(town: Town) -> None:
@@ -302,6 +352,41 @@ async def test_a_worker_at_work_loses_its_batch_and_goes_on_by_the_ruling(town: 
 
     assert (await town.stored(balance, "a"))[1][()].values[1] == 11
     assert (await town.check(balance, deep=True)).verdict is EQUAL
+
+
+@dataclass(frozen=True)
+class Latest:
+    account: str
+    amount: int
+
+
+latest = Projection("latest", entity=TOPIC, row=Latest)
+latest.copies(Deposited, key="account")
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["by columns", "by records"])
+async def test_a_ruling_that_is_there_before_its_event_is_read_holds_on_either_way(village: Town, told: bool) -> None:
+    """So it is where a replica goes back to an earlier mark and forward again."""
+    await village.publish(*(("a", Deposited(amount=amount)) for amount in range(1, COLUMN_RECORDS_MIN + 2)))
+    await village.mark()
+    records = [record for p in range(PARTITIONS) for record in await _all(village, p) if record.key == b"a"]
+    body = bytes(unframe(records[-1].value)[1])
+    last = read_version(body)
+    ruling = replace(amendment_of("a", 1), version=last, event=event_of("a", last, fingerprint(avro_schema(Deposited)), body))
+    incarnation = (await village.log.describe(TOPIC)).incarnation or ""
+    await village.replica.install(latest, partitions=PARTITIONS, incarnation=incarnation)
+    fences = await village.replica.renew(latest, "a test", (), lease_s=30.0)
+    state = (await village.states(latest))[0]
+    plan = PartitionPlan(fence=fences[0], was=state, state=state, amendments=[ruling] if told else [])
+    await village.replica.apply(latest, [plan])
+    await village.replica.leave(latest, "a test", fences.values())
+
+    await village.follow(latest, village.replica)
+
+    _, rows = await village.stored(latest, "a")
+    assert rows[()].values == ("a", last - 1 if told else last)
+    report = await village.check(latest)
+    assert (report.computed.verdict, report.stored.verdict) == (EQUAL, EQUAL)
 
 
 ACTS = st.lists(

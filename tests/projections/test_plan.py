@@ -152,6 +152,29 @@ def test_a_gap_parks_the_key_until_the_missing_version_comes(batches: list[list[
     assert not replica.waiting
 
 
+def test_a_second_gap_closes_in_the_batch_that_closes_the_first() -> None:
+    replica = Replica(balance)
+    replica.take(*(record(at, "a", version, Deposited(amount=version)) for at, version in enumerate((1, 3, 5))))
+
+    replica.take(*(record(at, "a", version, Deposited(amount=version)) for at, version in ((3, 2), (4, 4))))
+
+    assert (replica.keys["a"].applied, replica.keys["a"].parked) == (5, None)
+    assert not replica.waiting
+
+
+def test_a_retry_leaves_a_partition_standing_that_stands_still_for_something_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replica = Replica(balance)
+    replica.take(*deposits("a", 5, 666, 7))
+    replica.state = replace(replica.state, halted="incarnation: another")
+    monkeypatch.setattr("tests.projections.bank.refused", set())
+
+    made = replica.take(retry=["a"])
+
+    assert (made.applied, made.state.halted) == (2, "incarnation: another")
+
+
 def test_a_gap_that_stays_makes_the_mark_say_that_something_is_missing() -> None:
     replica = Replica(balance)
     whole = Replica(balance)

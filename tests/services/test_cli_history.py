@@ -118,6 +118,7 @@ WRONG = [
     pytest.param(("rollback", "balance", "a1", "--to", "1", "--where", "a=1"), 2, "among many", id="a condition on one"),
     pytest.param(("rollback", "balance", "--since", "1h", "--where", "amount"), 2, "FIELD=VALUE", id="no condition"),
     pytest.param(("rollback", "balance", "--resume", "beef"), 2, "has no rollback", id="an unknown rollback"),
+    pytest.param(("rollback", "balance", "--resume"), 2, "those that did not end: none", id="no rollback to go on with"),
 ]
 
 

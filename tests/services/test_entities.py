@@ -1,6 +1,7 @@
 """Entities at their owner: history, any earlier state, diffs, snapshots, and the way back, of one key and of many."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -60,6 +61,11 @@ class Balance:
 class Entry:
     number: int
     amount: Money
+
+
+@dataclass
+class Customer:
+    name: str
 
 
 app = Truecopy("bank")
@@ -383,19 +389,24 @@ async def test_many_keys_go_back_to_what_they_were_at_a_time(service: Service) -
     assert (await find_rollback(accounts, rollback.id)).ended_ms is not None
 
 
-async def test_what_changed_after_a_rollback_began_is_a_conflict_and_stays(service: Service) -> None:
+@pytest.mark.parametrize("clock_moved_ms", [5_000, 0, -5_000])
+async def test_what_changed_after_a_rollback_was_planned_is_a_conflict_whatever_the_clock_says(
+    service: Service, clock_moved_ms: int
+) -> None:
     accounts = service.entity(balances)
-    async with history_of(service, ["a", "b"]) as since_ms:
-        await service.publish_many([("a", Deposited(amount=Decimal(1))), ("b", Deposited(amount=Decimal(1)))])
+    async with history_of(service, ["a", "b", "c"]) as since_ms:
+        await service.publish_many([(key, Deposited(amount=Decimal(1))) for key in ("a", "b")])
         rollback = await open_rollback(accounts, since_ms=since_ms)
         async with service.store.transaction() as tx:
-            await tx.publish("b", Deposited(amount=Decimal(100)))
-            await tx.execute("UPDATE truecopy_events SET at_ms = at_ms + 5000 WHERE version = 3")
+            await tx.publish_many([(key, Deposited(amount=Decimal(100))) for key in ("b", "c")])
+            await tx.execute("UPDATE truecopy_events SET at_ms = at_ms + $1 WHERE key = 'b' AND version = 3", clock_moved_ms)
         one, other = await steps(accounts, rollback.id, 0)
 
-    assert (one.outcome, other.outcome) == (Outcome.RESTORED, Outcome.CONFLICT)
-    assert "11 -> " in other.why.replace("Decimal('11.00')", "11").replace("Decimal('11')", "11")
-    assert (await balance(accounts, "a"), await balance(accounts, "b")) == (10, 111)
+    assert [(one.key, one.outcome), (other.key, other.outcome)] == [("a", Outcome.RESTORED), ("b", Outcome.CONFLICT)]
+    told = re.sub(r"Decimal\('(\d+)(\.00)?'\)", r"\1", other.why)
+    assert "would have changed: version 2 to 1: amount 11 -> 10" in told
+    assert "Changed meanwhile: version 2 to 3: amount 11 -> 111" in told
+    assert [await balance(accounts, key) for key in ("a", "b", "c")] == [10, 111, 110]
 
 
 async def test_a_rollback_that_was_interrupted_goes_on_and_restores_no_key_twice(service: Service) -> None:
@@ -415,16 +426,64 @@ async def test_a_rollback_that_was_interrupted_goes_on_and_restores_no_key_twice
     assert await steps(accounts, rollback.id, 0) == []
 
 
-async def test_named_keys_go_back_to_named_versions(service: Service) -> None:
+async def test_named_keys_go_back_to_named_versions_and_one_that_can_not_holds_up_none(service: Service) -> None:
     accounts = service.entity(balances)
-    await service.publish_many([(key, Deposited(amount=Decimal(at))) for at in (1, 2, 3) for key in ("a", "b", "c")])
-    rollback = await open_rollback(accounts, keys=3)
+    await service.publish_many([(key, Deposited(amount=Decimal(at))) for at in (1, 2, 3) for key in ("a", "b", "c", "d", "e")])
+    wanted = {"a": 1, "b": 0, "c": 3, "d": 9, "e": 1, "nobody": 1}
+    planned = [(one.key, one.outcome) async for one in rollback_many(accounts, to=wanted)]
+    rollback = await open_rollback(accounts, to=wanted)
+    await service.publish("e", Deposited(amount=Decimal(100)))
 
-    done = [step async for step in rollback_many(accounts, rollback, to={"a": 1, "b": 0, "c": 3})]
+    done = [step async for step in rollback_many(accounts, rollback)]
 
-    assert [one.outcome for one in done] == [Outcome.RESTORED, Outcome.RESTORED, Outcome.SAME]
-    assert [await balance(accounts, key) for key in ("a", "b", "c")] == [1, None, 6]
-    with pytest.raises(UsageError, match="those that did not end: none"):
-        await find_rollback(accounts, "nothing")
+    assert [(one.key, one.outcome) for one in done] == [
+        ("a", Outcome.RESTORED),
+        ("b", Outcome.RESTORED),
+        ("c", Outcome.SAME),
+        ("d", Outcome.REFUSED),
+        ("e", Outcome.CONFLICT),
+        ("nobody", Outcome.REFUSED),
+    ]
+    assert planned == [(one.key, Outcome.RESTORED if one.key == "e" else one.outcome) for one in done]
+    assert [await balance(accounts, key) for key in "abcde"] == [1, None, 6, 6, 106]
+
+
+async def test_a_key_that_differs_in_nothing_that_comes_back_is_the_same(near: Service) -> None:
+    accounts = near.entity(balances)
+    await near.publish_many(deposited(5, 7, -7))  # the amount is back; how often it changed is not
+
+    [would] = [step async for step in rollback_many(accounts, to={"a1": 1})]
+    [done] = [step async for step in rollback_many(accounts, await open_rollback(accounts, to={"a1": 1}))]
+
+    assert (would.outcome, done.outcome, done.now) == (Outcome.SAME, Outcome.SAME, 3)
+    assert (await accounts.rollback("a1", to=1)).tokens == ()
+    assert await near.store.version(ACCOUNT, "a1") == 3
+
+
+async def test_wrong_questions_of_many_keys_are_refused_by_name(near: Service) -> None:
+    accounts = near.entity(balances)
+    await near.publish_many(deposited(5))
+    open_one = await open_rollback(accounts, to={"a1": 1})
+
+    for id in ("nothing", ""):
+        with pytest.raises(UsageError, match=f"those that did not end: {open_one.id}"):
+            await find_rollback(accounts, id)
     with pytest.raises(UsageError, match="or of what was published since"):
         await anext(rollback_many(accounts, None))
+    with pytest.raises(UsageError, match="or of what was published since"):
+        await open_rollback(accounts, since_ms=1, to={"a1": 1})
+
+
+async def test_replicas_follow_a_rollback_and_are_proven_equal(tmp_path: Path) -> None:
+    shop = Truecopy("shop", log="memory:", replica="memory:", store=f"sqlite:{tmp_path}/store.db")
+    shop.add(balances)
+    names = shop.projection("customer", entity=CUSTOMER, row=Customer)
+    names.copies(Renamed)
+    async with shop.running() as service:
+        await service.publish_many([*deposited(5, 7), ("c1", Renamed(name="Ada")), ("c1", Left()), ("c1", Renamed(name="Eve"))])
+        by_state = await service.entity(CUSTOMER, deletes=Left).rollback("c1", to=1)
+        by_delta = await service.entity(balances).rollback("a1", to=1)
+
+        assert await service.get(names, "c1", at_least=by_state.tokens[-1]) == Customer("Ada")
+        assert await service.get(balances, "a1", at_least=by_delta.tokens[-1]) == Balance("a1", Decimal(5), 3)
+        assert {report.verdict.name for report in await service.check(deep=True)} == {"EQUAL"}

@@ -17,13 +17,14 @@ from truecopy_bus.log import Reader
 from truecopy_bus.logs.memory import MemoryLog
 from truecopy_bus.logs.sqlite import SQLiteLog
 from truecopy_bus.record import Outgoing, Record, TopicSpec
+from truecopy_projections.limits import KEYS_PARKED_MAX
 from truecopy_projections.verdicts import Verdict
 from truecopy_projections.worker import Worker
 from truecopy_schemas.control import CONTROL_KEY
 from truecopy_services import Service, Settings, Truecopy
 from truecopy_services.checking import Checked
 from truecopy_services.cli import main
-from truecopy_services.observing.answers import FIGURES_OLD_S, LoopSeen, alive, ready
+from truecopy_services.observing.answers import FIGURES_OLD_S, Answer, LoopSeen, alive, ready
 from truecopy_services.observing.gathering import Figures, Gatherer
 from truecopy_services.observing.metrics import ProcessMetrics
 from truecopy_services.unapplied import Unapplied
@@ -80,9 +81,12 @@ class Process:
         return samples(found)
 
     async def ready(self, **settings: Any) -> Sequence[str]:
+        return (await self.answer(**settings)).reasons
+
+    async def answer(self, **settings: Any) -> Answer:
         given: dict[str, Any] = {"now_s": time.monotonic(), "stuck_s": 10.0, "lag_max_s": None, "stopping": False}
         found = await self.gatherer.gather()
-        return ready({}, found, ("log", "store", "replica"), **given | settings).reasons
+        return ready({}, found, ("log", "store", "replica"), **given | settings)
 
 
 async def apply(worker: Worker) -> None:
@@ -173,7 +177,17 @@ async def test_a_reducer_that_raises_parks_a_key_and_shows(process: Process) -> 
 
     assert (found["parked_keys 1"], found["parked_keys 0"], found["halted 1"]) == (1, 0, 0)
     assert found["waiting_bytes 1"] > 0
-    assert await process.ready() == (), "its partition flows"
+    assert (found["quarantine_records 1 REJECTED"], found["quarantine_keys 1 REJECTED"]) == (1, 1)
+    assert found["quarantine_bytes 1 REJECTED"] == found["waiting_bytes 1"]
+    assert 0 <= found["quarantine_oldest_seconds 1 REJECTED"] < 60
+    assert (found["quarantine_share"], found["amendments"]) == (1 / KEYS_PARKED_MAX, 0)
+    told = await process.answer()
+    assert told.reasons == (), "its partition flows"
+    assert told.facts["waiting"]["balance@1"]["records"] == 1
+    await process.service.quarantine(balances).skip("a1", why="a test")
+    found = await process.samples()
+    assert (found["amendments"], found["quarantine_share"]) == (1, 0)
+    assert not [name for name in found if name.startswith("quarantine_records")]
 
 
 async def test_a_halted_partition_shows_and_makes_unready_and_its_lag_is_unknown(process: Process) -> None:

@@ -25,6 +25,7 @@ from truecopy_projections.replicas.sql_gathered import Touched, refold
 from truecopy_projections.replicas.sql_keys import all_keys
 from truecopy_projections.replicas.sql_quarantine import amendment_rows
 from truecopy_projections.replicas.sql_snapshot import FORMAT_NAME, declared_name, owner_names
+from truecopy_projections.replicas.sql_stages import enter
 from truecopy_projections.replicas.tables import (
     AMENDMENTS,
     CHECKPOINTS,
@@ -40,6 +41,7 @@ from truecopy_projections.replicas.tables import (
     waiting_row,
 )
 from truecopy_projections.scrub_times import NEVER, packed
+from truecopy_projections.stages import Stage
 
 __all__ = ["Entry", "Landing", "Pace", "Room", "inherit", "own_room", "select"]
 
@@ -134,6 +136,7 @@ async def inherit(tx: Connection, projection: Projection[Any], service: str, fou
     if service:
         said |= dict.fromkeys(owner_names(projection), service)
     await tx.put(META, list(said.items()))
+    await enter(tx, projection, beside=Stage.FOLLOWING)
     for rows in (projection, *projection.gathers):
         await tx.fetch(view_statement(rows, tx.dialect))
     await _gather(tx, projection)

@@ -7,7 +7,7 @@ a snapshot may be reading is copied before it is changed.
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -20,14 +20,18 @@ from truecopy_bus.leases import Fence
 from truecopy_bus.sql import Column, Kind
 from truecopy_projections.amendment import NO_AMENDMENTS, Amendments
 from truecopy_projections.digest import bucket_of
+from truecopy_projections.effects import Delivery
 from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.gathered import Gathered, GatheredRow, Group, GroupId, GroupRefusedError
 from truecopy_projections.limits import CHECKPOINTS_KEPT, QUARANTINE_RECORDS, SCAN_ROWS
 from truecopy_projections.projection import Projection, SubKey
 from truecopy_projections.replica import JournalEntry, Snapshot, refuse_other_declaration, refuse_other_partitions
+from truecopy_projections.replicas.memory_effects import MemoryEffects
 from truecopy_projections.replicas.memory_gathered import changes_of, refolded, refused
 from truecopy_projections.replicas.memory_leases import MemoryLeases
+from truecopy_projections.replicas.memory_stages import MemoryStages
 from truecopy_projections.scrub_times import ScrubTimes, packed, unpacked
+from truecopy_projections.stages import Stage, Staged, live_number
 from truecopy_projections.state import (
     Checkpoint,
     KeyState,
@@ -124,6 +128,8 @@ class MemoryReplica:
         self._leases: dict[str, MemoryLeases] = {}
         self._journal: list[tuple[str, str]] = []
         self._remembered: dict[tuple[str, str], str] = {}
+        self._stages = MemoryStages()
+        self._effects = MemoryEffects()
 
     @property
     def name(self) -> str:
@@ -134,6 +140,7 @@ class MemoryReplica:
         refuse_other_declaration(projection, contents.declared)
         refuse_other_partitions(projection, len(contents.states), partitions)
         self._leases.setdefault(projection.id, MemoryLeases(self._clock)).prepare(partitions)
+        self._stages.enter(projection)
         contents = self._changeable(projection)
         for partition in range(partitions):
             contents.states.setdefault(partition, PartitionState(partition=partition, incarnation=incarnation))
@@ -145,6 +152,30 @@ class MemoryReplica:
 
     async def leave(self, projection: Projection[Any], holder: str, held: Collection[Fence]) -> None:
         self._leases[projection.id].leave(holder, held)
+
+    async def stage(self, projection: Projection[Any], stage: Stage, *, by: str = "") -> None:
+        self._stages.put(projection, stage, by=by)
+
+    async def swap(
+        self,
+        new: Projection[Any],
+        old: Projection[Any],
+        fences: Mapping[str, Collection[Fence]],
+        *,
+        follow_ms: int,
+        by: str,
+        journal: Sequence[tuple[str, JournalEntry]] = (),
+    ) -> None:
+        lost = [one.id for one in (new, old) if len(self._leases[one.id].hold(fences[one.id])) < len(fences[one.id])]
+        new_at, old_at = ({p: state.position for p, state in self._of(one).states.items()} for one in (new, old))
+        self._stages.swap(new, old, lost=lost, at=(old_at, new_at), follow_ms=follow_ms, by=by)
+        self._journal += [(kind, json.dumps(entry)) for kind, entry in journal]
+
+    async def drop(self, projection: Projection[Any], *, by: str = "") -> None:
+        self._stages.drop(projection)
+        self._contents.pop(projection.id, None)
+        self._leases.pop(projection.id, None)
+        self._journal.append(("drop", json.dumps({"projection": projection.id, "by": by})))
 
     async def load(self, projection: Projection[Any], wanted: Wanted) -> Known:
         contents = self._of(projection)
@@ -184,6 +215,8 @@ class MemoryReplica:
             for plan in current:
                 contents.change(plan)
             contents.gather(gathered)
+            if live_number(self._stages.named(projection.name)) == projection.number:
+                self._effects.fire(current)
         if current or not plans:
             self._journal += lines
         return frozenset(plan.was.partition for plan in current)
@@ -191,6 +224,12 @@ class MemoryReplica:
     async def scrubbed(self, projection: Projection[Any], at_ms: Mapping[int, int] | None) -> None:
         contents = self._changeable(projection)
         contents.scrubs = None if at_ms is None else packed(unpacked(contents.scrubs), at_ms)
+
+    def delivering(self, name: str, limit: int) -> AbstractAsyncContextManager[Delivery]:
+        return self._effects.delivering(name, limit)
+
+    async def pending(self, name: str) -> tuple[int, int]:
+        return self._effects.pending(name)
 
     async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
         self._remembered[projection.id, what] = json.dumps(said)
@@ -204,7 +243,7 @@ class MemoryReplica:
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         for contents in self._contents.values():
             contents.shared = True
-        yield _MemorySnapshot(dict(self._contents), tuple(self._journal), dict(self._remembered))
+        yield _MemorySnapshot(dict(self._contents), tuple(self._journal), dict(self._remembered), self._stages.all)
 
     async def flush(self) -> None:
         """Nothing to do: no crash takes back a part of it."""
@@ -244,8 +283,9 @@ class _MemorySnapshot:
         contents: Mapping[str, _Contents],
         journal: Sequence[tuple[str, str]],
         remembered: Mapping[tuple[str, str], str],
+        stages: Sequence[Staged],
     ) -> None:
-        self._contents, self._journal, self._remembered = contents, journal, remembered
+        self._contents, self._journal, self._remembered, self._stages = contents, journal, remembered, stages
 
     async def states(self, projection: str) -> dict[int, PartitionState]:
         contents = self._contents.get(projection)
@@ -321,6 +361,9 @@ class _MemorySnapshot:
     async def scrubs(self, projection: str) -> ScrubTimes:
         contents = self._contents.get(projection)
         return ScrubTimes(time.time_ns() // 1_000_000, unpacked(contents.scrubs if contents else None))
+
+    async def stages(self, name: str) -> Sequence[Staged]:
+        return [one for one in self._stages if one.name == name]
 
     async def remembered(self, projection: str, what: str) -> JournalEntry | None:
         found = self._remembered.get((projection, what))

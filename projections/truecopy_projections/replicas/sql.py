@@ -6,7 +6,7 @@ statement for each table, whatever the number of partitions: what is removed fir
 
 import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from truecopy_bus import leases
@@ -16,11 +16,13 @@ from truecopy_bus.points import Point, reached
 from truecopy_bus.sql import Connection, Database
 from truecopy_bus.sql.statements import listed
 from truecopy_projections.digest import bucket_of
+from truecopy_projections.effects import Delivery
 from truecopy_projections.gathered import GroupRefusedError
 from truecopy_projections.limits import CHECKPOINTS_KEPT
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot, refuse_other_partitions
 from truecopy_projections.replicas.culprits import culprits
+from truecopy_projections.replicas.sql_effects import EFFECTS_FIRED, delivering, effects_statement, fire, pending
 from truecopy_projections.replicas.sql_gathered import locked, refold
 from truecopy_projections.replicas.sql_keys import load, rows_to_put, write_keys
 from truecopy_projections.replicas.sql_quarantine import amendment_rows
@@ -36,6 +38,7 @@ from truecopy_projections.replicas.sql_snapshot import (
     refuse_other_service,
     remembered_name,
 )
+from truecopy_projections.replicas.sql_stages import enter, forget, put_stage, stages, swap
 from truecopy_projections.replicas.tables import (
     AMENDMENTS,
     CHECKPOINTS,
@@ -56,6 +59,7 @@ from truecopy_projections.replicas.tables import (
     waiting_row,
 )
 from truecopy_projections.scrub_times import packed, unpacked
+from truecopy_projections.stages import Stage, live_number
 from truecopy_projections.state import Known, PartitionPlan, PartitionState, Waiting, Wanted
 
 __all__ = ["SqlReplica"]
@@ -75,6 +79,7 @@ class SqlReplica:
     def __init__(self, database: Database, *, service: str = "") -> None:
         self._database, self._service = database, service
         self._lazy = False
+        self._keeps_effects = False
         self._unpruned: dict[str, int] = {}
 
     @property
@@ -91,6 +96,8 @@ class SqlReplica:
                 await refuse_dropped(connection, PARTITIONS.name, *(shape.name for shape in own))
         views = [view_statement(rows, dialect) for rows in (projection, *projection.gathers)]
         await self._database.install((*SHARED, *own), (journal_statement(dialect), *views))
+        if projection.effectors:
+            await self._keep_effects()
         async with self._database.transaction() as tx:
             for said in (
                 (FORMAT_NAME, str(FORMAT)),
@@ -105,6 +112,8 @@ class SqlReplica:
             refuse_other_partitions(projection, known[0][0], partitions)
             if not known[0][0]:  # of tables that are made anew nobody has read anything
                 await tx.drop(SCRUBS, SCRUBS.key, [(projection.id,)])
+            await _alone(tx)
+            await enter(tx, projection)
             await leases.prepare(tx, projection.id, partitions)
             names = tuple(column.name for column in PARTITIONS.columns)
             for partition in range(partitions):
@@ -122,6 +131,31 @@ class SqlReplica:
     async def leave(self, projection: Projection[Any], holder: str, held: Collection[Fence]) -> None:
         async with self._database.transaction() as tx:
             await leases.leave(tx, projection.id, holder, held)
+
+    async def stage(self, projection: Projection[Any], stage: Stage, *, by: str = "") -> None:
+        async with self._database.transaction() as tx:
+            await put_stage(tx, projection, stage, until_ms=None, by=by)
+
+    async def swap(
+        self,
+        new: Projection[Any],
+        old: Projection[Any],
+        fences: Mapping[str, Collection[Fence]],
+        *,
+        follow_ms: int,
+        by: str,
+        journal: Sequence[tuple[str, JournalEntry]] = (),
+    ) -> None:
+        async with self._database.transaction() as tx:
+            await swap(tx, new, old, fences, follow_ms=follow_ms, by=by)
+            await _append(tx, journal)
+            await reached(Point.SWAP_WRITTEN)
+
+    async def drop(self, projection: Projection[Any], *, by: str = "") -> None:
+        async with self._database.transaction() as tx:
+            await _alone(tx)
+            await forget(tx, projection)
+            await _append(tx, [("drop", {"projection": projection.id, "by": by})])
 
     async def load(self, projection: Projection[Any], wanted: Wanted) -> Known:
         shape = projection.shape
@@ -162,6 +196,20 @@ class SqlReplica:
             if journal and (current or not plans):
                 await _append(tx, journal)
         return frozenset(plan.was.partition for plan in current)
+
+    def delivering(self, name: str, limit: int) -> AbstractAsyncContextManager[Delivery]:
+        return delivering(self._database, name, limit, before=self._keep_effects)
+
+    async def pending(self, name: str) -> tuple[int, int]:
+        await self._keep_effects()
+        async with self._database.snapshot() as connection:
+            return await pending(connection, name)
+
+    async def _keep_effects(self) -> None:
+        """Make the tables of effects: who has none has none of these."""
+        if not self._keeps_effects:
+            await self._database.install((EFFECTS_FIRED,), (effects_statement(self._database.dialect),))
+            self._keeps_effects = True
 
     async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
         async with self._database.transaction() as tx:
@@ -220,6 +268,8 @@ class SqlReplica:
             if rows:
                 await tx.put(table, rows)
         await refold(tx, projection, touched)
+        if any(plan.effects for plan in plans) and live_number(await stages(tx, projection.name)) == projection.number:
+            await fire(tx, plans)
         await reached(Point.WORKER_WRITING, sum(plan.state.count for plan in plans))
         await tx.put(PARTITIONS, [state_row(own, plan.state) for plan in plans])
         if checkpoints:
@@ -258,9 +308,14 @@ async def _current(tx: Connection, projection: Projection[Any], plans: Sequence[
     ]
 
 
+async def _alone(tx: Connection) -> None:
+    """Let nobody else of this replica who asks so go on before this transaction ends."""
+    await tx.fetch(f"SELECT value FROM truecopy_meta WHERE name = $1 {tx.dialect.for_update}", FORMAT_NAME)
+
+
 async def _append(tx: Connection, journal: Sequence[tuple[str, JournalEntry]]) -> None:
     # One writer at a time, so that ids become visible in their order: who has read the newest entry has read all before it.
-    await tx.fetch(f"SELECT value FROM truecopy_meta WHERE name = $1 {tx.dialect.for_update}", FORMAT_NAME)
+    await _alone(tx)
     values = ", ".join(f"(${at}, {tx.dialect.now_ms}, ${at + 1})" for at in range(1, 2 * len(journal), 2))
     args = [part for kind, entry in journal for part in (kind, json.dumps(entry))]
     await tx.fetch(f"INSERT INTO truecopy_journal (kind, at_ms, entry) VALUES {values}", *args)

@@ -18,7 +18,7 @@ from truecopy_projections.gathered import Gathered, GatheredRow, Group
 from truecopy_projections.limits import SCAN_ROWS
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, refuse_other_declaration
-from truecopy_projections.replicas import sql_quarantine
+from truecopy_projections.replicas import sql_quarantine, sql_stages
 from truecopy_projections.replicas.sql_gathered import gathered_of
 from truecopy_projections.replicas.sql_indexes import unreachable
 from truecopy_projections.replicas.sql_keys import all_keys, load
@@ -37,6 +37,7 @@ from truecopy_projections.replicas.tables import (
     waiting_of,
 )
 from truecopy_projections.scrub_times import ScrubTimes, unpacked
+from truecopy_projections.stages import Staged
 from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState, StoredRow, Waiting, WaitingTally
 from truecopy_schemas.errors import NewerFormatError
 
@@ -224,6 +225,9 @@ class SqlSnapshot:
         [(now_ms,)] = await self._connection.fetch(f"SELECT {self._connection.dialect.now_ms}")
         known = await self._connection.pick(SCRUBS, SCRUBS.key, [(projection,)]) if self._meta else []
         return ScrubTimes(now_ms, unpacked(known[0][1] if known else None))
+
+    async def stages(self, name: str) -> Sequence[Staged]:
+        return await sql_stages.stages(self._connection, name) if self._meta else []
 
     async def remembered(self, projection: str, what: str) -> JournalEntry | None:
         found = self._meta.get(remembered_name(projection, what))

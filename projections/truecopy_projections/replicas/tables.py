@@ -36,6 +36,7 @@ __all__ = [
     "PARTITIONS",
     "SCRUBS",
     "SHARED",
+    "STAGES",
     "WAITING",
     "address_of",
     "all_stored",
@@ -130,7 +131,19 @@ AMENDMENTS = Shape(
     columns=columns(projection=Kind.TEXT, event=Kind.BYTES, entry=Kind.TEXT),
     key=("projection", "event"),
 )
-SHARED = (META, LEASES, MEMBERS, PARTITIONS, WAITING, CHECKPOINTS, SCRUBS, AMENDMENTS)
+STAGES = Shape(
+    name="truecopy_stages",
+    columns=columns(
+        name=Kind.TEXT,
+        number=Kind.INTEGER,
+        stage=Kind.TEXT,
+        since_ms=Kind.INTEGER,
+        until_ms=(Kind.INTEGER, None),
+        actor=Kind.TEXT,
+    ),
+    key=("name", "number"),
+)
+SHARED = (META, LEASES, MEMBERS, STAGES, PARTITIONS, WAITING, CHECKPOINTS, SCRUBS, AMENDMENTS)
 """Truecopy's own tables, without the journal, whose ids are the database's: see journal_statement."""
 
 
@@ -162,11 +175,16 @@ def journal_statement(dialect: Dialect) -> str:
     )
 
 
-def view_statement(projection: RowType[Any], dialect: Dialect) -> str:
-    """The view by which readers know these rows, over their own columns; one that is there stays what it is."""
+def view_statement(projection: RowType[Any], dialect: Dialect, *, replace: bool = False) -> str:
+    """The view by which readers know these rows, over their own columns; one that is there stays what it is.
+
+    With `replace`, which PostgreSQL alone has, it becomes this one, if its columns are the same.
+    """
     name = quoted(projection.name)
     own = listed(tuple(field.column.name for field in projection.fields))
     select = f"AS SELECT {own} FROM {quoted(projection.table)}"
+    if replace:
+        return f"CREATE OR REPLACE VIEW {name} {select}"
     if dialect.name == "sqlite":
         return f"CREATE VIEW IF NOT EXISTS {name} {select}"
     # PostgreSQL has no IF NOT EXISTS for views. A projection's name is an identifier, so it can't end the literal.

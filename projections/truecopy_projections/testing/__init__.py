@@ -2,8 +2,8 @@
 
 import pytest
 
-for _module in ("replica_fencing", "replica_gathering", "replica_plans", "replica_reading", "replica_storing", "replica_suite"):
-    pytest.register_assert_rewrite(f"truecopy_projections.testing.{_module}")
+for _part in ("amending", "fencing", "gathering", "plans", "reading", "storing", "suite"):
+    pytest.register_assert_rewrite(f"truecopy_projections.testing.replica_{_part}")
 
 from truecopy_projections.testing.gathering import gathering  # noqa: E402
 from truecopy_projections.testing.given import given  # noqa: E402  (asserts are rewritten on import)

@@ -30,7 +30,8 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--expected-version", type=count, metavar="N", help="refuse if the key is not at this version")
     parser.add_argument("--why", default="", metavar="TEXT", help="kept in the journal")
     parser.add_argument("--dry-run", action="store_true", help="tell what would be done, and publish nothing")
-    parser.add_argument("--resume", metavar="ID", help="go on with a rollback of many keys that did not end")
+    told = "go on with a rollback of many keys that did not end; without ID say which ones did not"
+    parser.add_argument("--resume", nargs="?", const="", metavar="ID", help=told)
 
 
 async def _rollback(arguments: Namespace, screen: Screen) -> Exit:
@@ -72,7 +73,7 @@ async def _one(entity: Entity, arguments: Namespace, screen: Screen) -> Exit:
         dry_run=arguments.dry_run,
     )
     about = f"{entity.fold.entity} {done.key!r}"
-    if not done.delta.rows:
+    if not done.delta.rows or not (done.tokens or arguments.dry_run):
         screen.say(f"{about}: its state at version {done.was} is that of version {done.to}: nothing to restore")
     elif arguments.dry_run:
         screen.say(f"{about}, {done.delta}: would be restored")
@@ -97,8 +98,6 @@ async def _many(entity: Entity, arguments: Namespace, screen: Screen) -> Exit:
     since_ms = None if arguments.since is None else moment(arguments.since)
     if arguments.resume is not None:
         rollback = await find_rollback(entity, arguments.resume)
-        if rollback.wanted["since_ms"] is None:
-            raise UsageError(f"rollback {rollback.id} was of keys that were named; whoever named them goes on with it")
     elif not arguments.dry_run:
         rollback = await open_rollback(entity, since_ms=since_ms, conditions=arguments.where, why=arguments.why)
     else:
@@ -119,7 +118,7 @@ async def _many(entity: Entity, arguments: Namespace, screen: Screen) -> Exit:
         {
             "entity": entity.fold.entity,
             "rollback": None if rollback is None else rollback.id,
-            "outcomes": {outcome.name: outcomes[outcome] for outcome in Outcome},
+            "outcomes": {outcome.name: outcomes[outcome] for outcome in Outcome if outcome is not Outcome.PLANNED},
             "keys": [step.as_json() for step in shown],
             "dry_run": rollback is None,
         }

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from truecopy_bus.registry import Registry
+from truecopy_projections.projection import Projection
+from truecopy_projections.upcast_proof import prove_upcasts
 from truecopy_schemas.avro_schema import avro_schema, full_name
 from truecopy_schemas.errors import IncompatibleSchemaError
 from truecopy_schemas.registry import Registered, RegistryState
@@ -18,6 +20,7 @@ from truecopy_services.errors import SettingError, UsageError
 from truecopy_services.operating.entities import declared_entities, declared_events, named_among
 from truecopy_services.operating.lines import escaped
 from truecopy_services.operating.schema_changes import Judged, Standing, changes, find, judged, verdicts
+from truecopy_services.service import Service
 from truecopy_services.working import answering_within, stopped_by_signals
 
 __all__ = ["SCHEMA"]
@@ -27,6 +30,7 @@ NAMES = {
     "show": "one ID or SUBJECT[@VERSION]",
     "diff": "two of ID or SUBJECT[@VERSION]",
     "check": "entities",
+    "prove": "projections",
     "serve": "no name",
 }
 ADDRESS = "8081"
@@ -36,6 +40,7 @@ ADDRESS = "8081"
 def _arguments(parser: ArgumentParser) -> None:
     told = (
         "list: all subjects; show: one schema; diff: two, field by field; check: may the app's events be registered? (else 1); "
+        "prove: do stored events of old types fold as if they were written anew? (else 1); "
         "serve: answer Confluent's clients, read-only, until SIGTERM"
     )
     parser.add_argument("what", choices=tuple(NAMES), help=told)
@@ -50,11 +55,14 @@ async def _schema(arguments: Namespace, screen: Screen) -> Exit:
     app, names = _words(arguments)
     if arguments.what == "check":
         entities = named_among(declared_entities(app), names)
+    projections = [app.find(name) for name in names] or list(app.projections.values()) if arguments.what == "prove" else []
     async with app.open(store=False) as service:
         async with answering_within(service.settings.timeout_s, "the registry of schemas on the log"):
             await service.registry.refresh()
         if arguments.what == "serve":
             return await _serve(service.registry, arguments.http, screen)
+        if arguments.what == "prove":
+            return await _prove(service, projections, screen)
         registry = service.registry.state
     match arguments.what:
         case "list":
@@ -94,6 +102,29 @@ async def _serve(registry: Registry, address: str, screen: Screen) -> Exit:
             await stop.wait()
     screen.finish({"served": True})
     return Exit.GOOD
+
+
+async def _prove(service: Service, projections: Sequence[Projection[Any]], screen: Screen) -> Exit:
+    """Exit code 1 where an upcast event folds to something else than the same event written as today's, or was not folded."""
+    found = []
+    for projection in projections:
+        if projection.foreign is not None:
+            continue  # events of others are told as they are
+        topic = service.topic(projection)
+        async with answering_within(service.settings.timeout_s, f"topic {topic}"):
+            bounds = (await service.log.describe(topic)).bounds
+        upto = {p: end for p, (_, end) in bounds.items()}
+        with screen.console.status(f"folding {topic} both ways for {projection.id}"):
+            proof = await prove_upcasts(projection, service.log, service.registry, topic=topic, upto=upto)
+        found.append(proof)
+        _say(screen, f"{projection.id}: {sum(proof.events.values())} upcast events of {proof.keys} keys, folded both ways")
+        for name, count in sorted(proof.events.items()):
+            parted = proof.partings.get(name)
+            _say(screen, f"  {name}: {count} events, {'equal' if parted is None else f'parted first at {parted}'}")
+        if proof.unproven:
+            _say(screen, f"  {proof.unproven} events were not folded: they wait, or their key could not go on")
+    screen.finish({"holds": all(one.holds for one in found), "projections": [one.as_json() for one in found]})
+    return Exit.GOOD if all(one.holds for one in found) else Exit.FAILED
 
 
 def _say(screen: Screen, text: str) -> None:
@@ -198,4 +229,4 @@ def _clashes(clashes: Iterable[IncompatibleSchemaError]) -> list[dict[str, Any]]
     return [{"version": one.version, "path": one.path, "reason": one.reason, "remedy": one.remedy} for one in clashes]
 
 
-SCHEMA = Verb(name="schema", purpose="list, show, compare, check and serve schemas", arguments=_arguments, act=_schema)
+SCHEMA = Verb(name="schema", purpose="list, show, compare, check, prove and serve schemas", arguments=_arguments, act=_schema)

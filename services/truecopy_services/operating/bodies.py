@@ -60,13 +60,12 @@ def said_instead(projection: Projection[Any], amendment: Amendment) -> Said:
 
 
 def _read(projection: Projection[Any], name: str, schema: Any, body: bytes) -> Said:
-    handler = projection.handlers.get(name)
     try:
         if projection.foreign is not None:
             return Said(type=name, schema=schema, fields=RecordDecoder(schema).decode(body))
-        if handler is not None:
-            event = Decoder(schema, handler.event).decode_event(body)
-            return Said(type=name, schema=schema, fields=event.model_dump(mode="json"))
+        if (found := projection.reads(schema)) is not None:
+            event = found[1].decode_event(body)
+            return Said(type=type(event).__event_name__, schema=schema, fields=event.model_dump(mode="json"))
         return Said(type=name, schema=schema, fields=plain(Decoder(schema).decode(body)[2]))
     except (TruecopyError, ValueError) as fault:
         return Said(type=name, schema=schema, why=str(fault))
