@@ -211,8 +211,8 @@ class PartitionPlan:
     wait no more, `forgotten` source keys that the log does not know, `strays` rows to remove from a bucket that is not their
     key's, `refolds` gathered rows to fold anew beside those of the groups that its rows are in (only a repair finds such).
     `copies` are further puts, each with the state of its key, which is not parked; `expanded` has them among the others.
-    `amendments` are rulings that its rows were made by, `undone` offsets of checkpoints to forget, `effects` what its events ask
-    for, whether or not they did before. `applied` counts the events whose effect it holds.
+    `amendments` are rulings that its rows were made by, `undone` offsets of checkpoints to forget, `effects` what its events
+    ask for, whether or not they did before. `applied` counts the events whose effect it holds.
     """
 
     fence: Fence
