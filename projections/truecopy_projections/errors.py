@@ -17,6 +17,7 @@ __all__ = [
     "OtherServiceError",
     "ProjectionError",
     "RepairRefusedError",
+    "RestoreRefusedError",
     "RollbackConflictError",
     "RollbackRefusedError",
     "RowRejectedError",
@@ -70,6 +71,10 @@ class CutError(TruecopyError):
 
 class RepairRefusedError(TruecopyError):
     """A repair that would change too much, or has no truth to repair from. Nothing was changed."""
+
+
+class RestoreRefusedError(TruecopyError):
+    """A way back whose end can't be proven, or that can't be gone now. Nothing was changed; do what the message says."""
 
 
 class AmendmentRefusedError(TruecopyError):

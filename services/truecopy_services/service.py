@@ -20,7 +20,7 @@ from truecopy_projections.as_of import AsOf, rows_as_of
 from truecopy_projections.bootstrap import Bootstrap, Progress, bootstrap
 from truecopy_projections.certificate import Certificate, Verification, certificates, certify, verify
 from truecopy_projections.check import check
-from truecopy_projections.cut import Asked
+from truecopy_projections.cut import Asked, AtMark
 from truecopy_projections.entity_fold import LatestFold, ProjectionFold
 from truecopy_projections.errors import NotEqualError
 from truecopy_projections.gathered import Gathered
@@ -28,6 +28,7 @@ from truecopy_projections.limits import REPAIR_ROWS_MAX, REPAIR_SHARE_MAX
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import Repair, repair
 from truecopy_projections.replica import Replica
+from truecopy_projections.restore import Restore, Retraced, forward, restore, retraced
 from truecopy_projections.signing_keys import pin, signing_key, trusted_keys
 from truecopy_projections.verdicts import Report
 from truecopy_projections.worker import Worker
@@ -118,6 +119,29 @@ class Service:
             amendments=amendments,
         )
 
+    async def restore(self, projection: Projection[Any], *, to: AtMark, apply: bool = False, why: str = "") -> Restore:
+        """Plan the way of a projection's replica back to a mark; go it with `apply`. See truecopy_projections.restore."""
+        return await restore(
+            projection,
+            self.replica_adapter,
+            self.log,
+            self.schemas(projection),
+            topic=self.topic(projection),
+            to=to,
+            apply=apply,
+            by=self._by,
+            why=why,
+        )
+
+    async def forward(self, projection: Projection[Any], *, why: str = "") -> tuple[list[int], Retraced]:
+        """Let a restored replica go on: the partitions that stood, and how what it passes again compares with before."""
+        released = await forward(projection, self.replica_adapter, by=self._by, why=why)
+        return released, await retraced(projection, self.replica_adapter)
+
+    @property
+    def _by(self) -> str:
+        return f"{self.name}, process {os.getpid()} on {socket.gethostname()}"
+
     async def check(
         self,
         *projections: Projection[Any],
@@ -172,7 +196,7 @@ class Service:
                 share_max=share_max,
                 peer=opened[0] if opened else None,
                 trusted=trusted_keys(self.settings.home / TRUSTED_KEYS),
-                by=f"{self.name}, process {os.getpid()} on {socket.gethostname()}",
+                by=self._by,
             )
 
     async def bootstrap(
@@ -219,9 +243,8 @@ class Service:
         `fold` is a projection whose reducer makes the states, or the name of an entity whose events are all of kind "state".
         `deletes` is a class whose event ends a key, where the projection knows none.
         """
-        by = f"{self.name}, process {os.getpid()} on {socket.gethostname()}"
         known = LatestFold(fold) if isinstance(fold, str) else ProjectionFold(fold)
-        return Entity(self.store, known, deletes=deletes, by=by)
+        return Entity(self.store, known, deletes=deletes, by=self._by)
 
     def quarantine(self, projection: Projection[Any], *, by: str = "") -> Quarantine:
         """What waits of a projection, and what is done about it by `by` (this process's user, if nobody is named)."""

@@ -90,8 +90,8 @@ class _Contents:
             self.amendments = self.amendments.and_also(plan.amendments)
         kept = self.checkpoints.setdefault(partition, {})
         kept.update((checkpoint.offset, checkpoint) for checkpoint in plan.checkpoints)
-        for offset in sorted(kept)[: max(0, len(kept) - CHECKPOINTS_KEPT)]:
-            del kept[offset]
+        for offset in (*(plan.undone & kept.keys()), *sorted(kept)[: max(0, len(kept) - CHECKPOINTS_KEPT)]):
+            kept.pop(offset, None)
         self.states[partition] = plan.state
 
     def gather(self, rows: Mapping[GroupId, GatheredRow | None]) -> None:

@@ -273,6 +273,7 @@ class SqlReplica:
             (shape, shape.key, [(bucket_of(key), key, *sub) for plan in plans for key, sub in plan.drops]),
             (shape, shape.key, [(bucket, key, *sub) for plan in plans for bucket, (key, sub) in plan.strays]),
             (WAITING, WAITING.key, [(own, plan.was.partition, offset) for plan in plans for offset in plan.freed]),
+            (CHECKPOINTS, CHECKPOINTS.key, [(own, plan.was.partition, offset) for plan in plans for offset in plan.undone]),
         ]
         puts: list[tuple[Any, _Rows]] = [
             (shape, rows_to_put(projection, plans, kept)),
