@@ -134,7 +134,7 @@ class SqlReplica:
 
     async def stage(self, projection: Projection[Any], stage: Stage, *, by: str = "") -> None:
         async with self._database.transaction() as tx:
-            await put_stage(tx, projection, stage, until_ms=None, by=by)
+            await put_stage(tx, projection, stage, by=by)
 
     async def swap(
         self,
@@ -148,7 +148,8 @@ class SqlReplica:
     ) -> None:
         async with self._database.transaction() as tx:
             await swap(tx, new, old, fences, follow_ms=follow_ms, by=by)
-            await _append(tx, journal)
+            if journal:
+                await _append(tx, journal)
             await reached(Point.SWAP_WRITTEN)
 
     async def drop(self, projection: Projection[Any], *, by: str = "") -> None:
