@@ -18,12 +18,13 @@ from truecopy_services.swapping import swap
 APP = "tests.services.numbers:both"
 
 
-@pytest.mark.parametrize("database", ["a file", "postgresql"])
+@pytest.fixture(params=["a file", "postgresql"])
+def replica(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else f"sqlite:{tmp_path}/r.db"
+
+
 @pytest.mark.timeout(180)
-async def test_a_killed_rebuild_or_swap_leaves_one_number_live_and_is_done_again(
-    request: pytest.FixtureRequest, tmp_path: Path, database: str
-) -> None:
-    replica = str(request.getfixturevalue("postgres_url")) if database == "postgresql" else f"sqlite:{tmp_path}/r.db"
+async def test_a_killed_rebuild_or_swap_leaves_one_number_live_and_is_done_again(replica: str, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, replica=replica, mark_writing_s=0.05, read_wait_s=0.05, lease_s=0.5, check_wait_s=20.0)
     cast = Cast({"TRUECOPY_HOME": str(tmp_path), "TRUECOPY_LEASE_S": "0.5", "TRUECOPY_READ_WAIT_S": "0.05"})
     await begun(settings)

@@ -9,15 +9,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime
-from decimal import Decimal
 from itertools import islice
 from typing import Any
-from uuid import UUID
 
 from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.leases import Fence
-from truecopy_bus.sql import Column, Kind
 from truecopy_projections.amendment import NO_AMENDMENTS, Amendments
 from truecopy_projections.digest import bucket_of
 from truecopy_projections.effects import Delivery
@@ -29,6 +25,7 @@ from truecopy_projections.replica import JournalEntry, Snapshot, refuse_other_de
 from truecopy_projections.replicas.memory_effects import MemoryEffects
 from truecopy_projections.replicas.memory_gathered import changes_of, refolded, refused
 from truecopy_projections.replicas.memory_leases import MemoryLeases
+from truecopy_projections.replicas.memory_refusing import refused_rows
 from truecopy_projections.replicas.memory_stages import MemoryStages
 from truecopy_projections.scrub_times import ScrubTimes, packed, unpacked
 from truecopy_projections.stages import Stage, Staged
@@ -47,18 +44,6 @@ from truecopy_projections.state import (
 
 __all__ = ["MemoryReplica"]
 
-_TYPES: Mapping[Kind, type] = {
-    Kind.TEXT: str,
-    Kind.INTEGER: int,
-    Kind.REAL: float,
-    Kind.BOOLEAN: bool,
-    Kind.BYTES: bytes,
-    Kind.DECIMAL: Decimal,
-    Kind.DATE: date,
-    Kind.TIMESTAMP: datetime,
-    Kind.UUID: UUID,
-    Kind.JSON: str,
-}
 _Rows = dict[SubKey, tuple[int, StoredRow]]
 
 
@@ -201,7 +186,7 @@ class MemoryReplica:
         """See Replica. The journal is written unless all of `plans` were dropped."""
         lines = [(kind, json.dumps(entry)) for kind, entry in journal]
         current = [plan.expanded() for plan in self._current(projection, plans)] if plans else []
-        for key, reason in _refused(projection, current).items():
+        for key, reason in refused_rows(projection, current).items():
             raise DataRefusedError(database=self.name, seen=f"{key!r}: {reason}")
         if current:
             contents = self._changeable(projection)
@@ -233,7 +218,7 @@ class MemoryReplica:
 
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
         whole = [plan.expanded() for plan in plans]
-        found = _refused(projection, whole)
+        found = refused_rows(projection, whole)
         return found | refused(projection, self._of(projection).rows, changes_of(whole), found)
 
     @asynccontextmanager
@@ -388,23 +373,3 @@ def _tallied(waiting: Sequence[Waiting]) -> list[WaitingTally]:
         )
         for (partition, _), some in sorted(found.items())
     ]
-
-
-def _refused(projection: Projection[Any], plans: Sequence[PartitionPlan]) -> dict[str, str]:
-    """What a database would refuse: by source key, with the reason."""
-    columns = [f.column for f in projection.fields]
-    return {
-        key: reason
-        for plan in plans
-        for (key, _), row in plan.puts.items()
-        for column, value in zip(columns, row.values, strict=True)
-        if (reason := _refusal(column, value))
-    }
-
-
-def _refusal(column: Column, value: Any) -> str:
-    if value is None:
-        return "" if column.nullable else f"column {column.name!r} must not be null"
-    if not isinstance(value, _TYPES[column.kind]):
-        return f"column {column.name!r} holds {column.kind.value}, seen {value!r:.80}"
-    return f"column {column.name!r}: no text holds U+0000" if type(value) is str and "\0" in value else ""
