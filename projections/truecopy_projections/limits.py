@@ -15,6 +15,8 @@ __all__ = [
     "CHECK_POLL_S",
     "CHECK_WAIT_S",
     "COLUMN_RECORDS_MIN",
+    "COMPARED_BUCKETS",
+    "COMPARED_SAMPLES",
     "DETAIL_CHARS_MAX",
     "EFFECTS_EVENT_MAX",
     "EFFECT_BYTES_MAX",
@@ -156,3 +158,7 @@ SWAP_ARRIVE_S = 10.0
 """Seconds that both numbers of a swap have to come to one position, while neither is applied by anybody else."""
 SWAP_TRIES = 5
 """Tries of a swap that PostgreSQL refuses because somebody reads the view, each for a second."""
+COMPARED_BUCKETS = 32
+"""Buckets of two sets of rows that are compared at a time: a thirty-second part of either is in memory."""
+COMPARED_SAMPLES = 5
+"""Rows of each kind of difference that are told of, with what caused them; the others are counted."""

@@ -28,7 +28,7 @@ from truecopy_projections.replicas.memory_leases import MemoryLeases
 from truecopy_projections.replicas.memory_refusing import refused_rows
 from truecopy_projections.replicas.memory_stages import MemoryStages
 from truecopy_projections.scrub_times import ScrubTimes, packed, unpacked
-from truecopy_projections.stages import Stage, Staged
+from truecopy_projections.stages import Stage, Staged, live_number
 from truecopy_projections.state import (
     Checkpoint,
     KeyState,
@@ -198,7 +198,8 @@ class MemoryReplica:
             for plan in current:
                 contents.change(plan)
             contents.gather(gathered)
-            self._effects.fire(current)
+            if live_number(self._stages.named(projection.name)) == projection.number:
+                self._effects.fire(current)
         if current or not plans:
             self._journal += lines
         return frozenset(plan.was.partition for plan in current)

@@ -1,9 +1,12 @@
 """What a replica in memory refuses, as a database would: values that no column of their kind takes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
-from truecopy_bus.sql import Column
+from truecopy_bus.sql import Column, Kind
 from truecopy_projections.projection import Projection
 from truecopy_projections.state import PartitionPlan
 

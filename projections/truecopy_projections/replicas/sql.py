@@ -38,7 +38,7 @@ from truecopy_projections.replicas.sql_snapshot import (
     refuse_other_service,
     remembered_name,
 )
-from truecopy_projections.replicas.sql_stages import enter, forget, put_stage, swap
+from truecopy_projections.replicas.sql_stages import enter, forget, put_stage, stages, swap
 from truecopy_projections.replicas.tables import (
     AMENDMENTS,
     CHECKPOINTS,
@@ -59,7 +59,7 @@ from truecopy_projections.replicas.tables import (
     waiting_row,
 )
 from truecopy_projections.scrub_times import packed, unpacked
-from truecopy_projections.stages import Stage
+from truecopy_projections.stages import Stage, live_number
 from truecopy_projections.state import Known, PartitionPlan, PartitionState, Waiting, Wanted
 
 __all__ = ["SqlReplica"]
@@ -268,7 +268,8 @@ class SqlReplica:
             if rows:
                 await tx.put(table, rows)
         await refold(tx, projection, touched)
-        await fire(tx, plans)
+        if any(plan.effects for plan in plans) and live_number(await stages(tx, projection.name)) == projection.number:
+            await fire(tx, plans)
         await reached(Point.WORKER_WRITING, sum(plan.state.count for plan in plans))
         await tx.put(PARTITIONS, [state_row(own, plan.state) for plan in plans])
         if checkpoints:
