@@ -16,6 +16,7 @@ __all__ = [
     "NotReachedError",
     "OtherServiceError",
     "ProjectionError",
+    "RebuildRefusedError",
     "RepairRefusedError",
     "RestoreRefusedError",
     "RollbackConflictError",
@@ -199,6 +200,14 @@ class SwapRefusedError(TruecopyError):
     def __init__(self, *, new: str, old: str, seen: str, remedy: str) -> None:
         super().__init__(f"{new} does not take the place of {old}: {seen}; {remedy}")
         self.new, self.old, self.seen, self.remedy = new, old, seen, remedy
+
+
+class RebuildRefusedError(TruecopyError):
+    """A projection's number is not built beside the live one, or not now. Everything is as it was."""
+
+    def __init__(self, *, projection: str, seen: str, remedy: str) -> None:
+        super().__init__(f"{projection} is not rebuilt: {seen}; {remedy}")
+        self.projection, self.seen, self.remedy = projection, seen, remedy
 
 
 class EffectRejectedError(TruecopyError):

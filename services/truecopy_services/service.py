@@ -38,6 +38,7 @@ from truecopy_services.delivering import EffectHandler
 from truecopy_services.effects import Effects
 from truecopy_services.entities import Entity
 from truecopy_services.errors import UsageError
+from truecopy_services.live_reading import LiveReader
 from truecopy_services.opening import open_peer, open_schemas, opened_peers
 from truecopy_services.quarantine import Quarantine
 from truecopy_services.reading import GatheredReader, ReplicaReader
@@ -81,13 +82,25 @@ class Service:
     @overload
     def replica(self, rows: Gathered[R]) -> GatheredReader[R]: ...
 
-    def replica(self, rows: Projection[R] | Gathered[R]) -> ReplicaReader[R] | GatheredReader[R]:
-        """The rows of a projection, or gathered rows, in this service's replica."""
+    @overload
+    def replica(self, rows: str) -> LiveReader: ...
+
+    def replica(self, rows: Projection[R] | Gathered[R] | str) -> ReplicaReader[R] | GatheredReader[R] | LiveReader:
+        """The rows of a projection, or gathered rows, in this service's replica.
+
+        By a name the rows of the number that is live at each read. Raises UsageError for a name that is not declared.
+        """
         return self._reader(rows, wait_s=self.settings.at_least_s)
 
     def _reader(
-        self, rows: Projection[R] | Gathered[R], *, wait_s: float, before: Callable[[], Awaitable[object]] | None = None
-    ) -> ReplicaReader[R] | GatheredReader[R]:
+        self, rows: Projection[R] | Gathered[R] | str, *, wait_s: float, before: Callable[[], Awaitable[object]] | None = None
+    ) -> ReplicaReader[R] | GatheredReader[R] | LiveReader:
+        if isinstance(rows, str):
+            numbers = {one.number: one for one in self.projections.values() if one.name == rows}
+            if not numbers:
+                known = ", ".join(dict.fromkeys(one.name for one in self.projections.values())) or "none"
+                raise UsageError(f"service {self.name!r} declares no projection {rows!r}; it has {known}")
+            return LiveReader(numbers, self.replica_adapter, wait_s=wait_s, before=before)
         if isinstance(rows, Gathered):
             return GatheredReader(rows, self.replica_adapter, wait_s=wait_s, before=before)
         return ReplicaReader(rows, self.replica_adapter, wait_s=wait_s, before=before)

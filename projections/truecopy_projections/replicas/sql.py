@@ -141,7 +141,7 @@ class SqlReplica:
 
     async def stage(self, projection: Projection[Any], stage: Stage, *, by: str = "") -> None:
         async with self._database.transaction() as tx:
-            await put_stage(tx, projection, stage, until_ms=None, by=by)
+            await put_stage(tx, projection, stage, by=by)
 
     async def swap(
         self,
