@@ -24,6 +24,7 @@ from truecopy_services.cli.history import HISTORY
 from truecopy_services.cli.publish import PUBLISH
 from truecopy_services.cli.quarantine import QUARANTINE
 from truecopy_services.cli.repair import REPAIR
+from truecopy_services.cli.replay import REPLAY
 from truecopy_services.cli.rollback import ROLLBACK
 from truecopy_services.cli.run import RUN
 from truecopy_services.cli.schema import SCHEMA
@@ -42,7 +43,7 @@ __all__ = ["VERBS", "main"]
 VERBS = (
     *(DEV, RUN, PUBLISH, GET, STATUS, TAIL),
     *(CHECK, SCRUB, CERTIFY, VERIFY, REPAIR, BOOTSTRAP, QUARANTINE),
-    *(HISTORY, ROLLBACK),
+    *(HISTORY, ROLLBACK, REPLAY),
     *(TOPICS, SCHEMA, DOCTOR, BENCH, DEMO),
 )
 
