@@ -56,7 +56,7 @@ async def clear_sandbox(database: Database, projection: Projection[Any]) -> None
             seen = f"a replay of {projection.id} is at work on it, or was killed just now"
             raise ReplayRefusedError(sandbox=database.name, seen=seen, remedy="wait for its end, or for that of its leases")
         await _unseen(tx, projection)
-        await put_stage(tx, projection, Stage.BUILDING, until_ms=None, by="")
+        await put_stage(tx, projection, Stage.BUILDING, by="")
         await forget(tx, projection)
 
 
