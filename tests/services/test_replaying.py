@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.services.numbers import Paid, first, payments, refused, second, till
+from tests.services.numbers import first, payments, refused, second, till
 from tests.services.test_versions import begun
 
 from truecopy_bus.sql import connect
@@ -87,9 +87,7 @@ async def test_a_replay_proves_itself_at_marks_goes_on_and_leaves_what_is_live_a
     assert live_bytes(tmp_path) == before
 
 
-async def test_an_event_that_cannot_be_applied_ends_a_replay_which_goes_on_when_that_is_mended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_event_that_cannot_be_applied_ends_a_replay_which_goes_on_when_that_is_mended(tmp_path: Path) -> None:
     await begun(quick(tmp_path))
     amounts = {event.amount for _, event in payments(4, 3)}
     refused.add(max(amounts))
@@ -169,7 +167,7 @@ async def test_wrong_points_and_addresses_are_refused_by_name(service: Service, 
 
 async def test_a_survey_counts_and_a_rate_holds_a_replay_back(service: Service, tmp_path: Path) -> None:
     found = await survey(service, first, cut := await cut_of(service, first, cut_asked("end")))
-    assert dict(found.types) == {f"{Paid.__entity__}.Paid" if hasattr(Paid, "__entity__") else "till.account.Paid": 12}
+    assert dict(found.types) == {"till.account.Paid": 12}
     assert found.records == sum(cut.offsets.values())
     assert not (tmp_path / "box.db").exists()
     steps: list[int] = []
@@ -178,3 +176,19 @@ async def test_a_survey_counts_and_a_rate_holds_a_replay_back(service: Service, 
     assert done.took_s >= (sum(cut.offsets.values()) - 30 * 0.5) / 30  # it may not be faster than that
     assert steps == sorted(steps)
     assert len(steps) > 1
+
+
+async def test_the_verb_says_what_it_did_or_why_not(truecopy: Any) -> None:
+    await truecopy("publish", "bank", "Deposited", "a1", '{"amount": 5}')
+    unread = await truecopy("replay", "bank", "balance", "--into", "sqlite:box.db")
+    assert (unread.code, "truecopy run" in unread.err) == (3, True), unread
+    told = [
+        (("nothing",), 2, "declares no projection"),
+        (("balance",), 2, "--into"),
+        (("balance", "--into", "sqlite:box.db", "--rate", "0"), 2, "--rate 0"),
+        (("balance", "--into", "sqlite:box.db", "--to", "time:2999-01-01T00:00:00Z"), 2, "still to come"),
+    ]
+    for words, code, said in told:
+        done = await truecopy("replay", "bank", *words, "--json")
+        assert (done.code, said in done.object["error"]) == (code, True), done
+    assert not (truecopy.folder / "box.db").exists()
