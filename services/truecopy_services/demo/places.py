@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +61,22 @@ class Places:
 
 @asynccontextmanager
 async def places(
-    *, keep: Path | None, on_kafka: bool, on_postgres: bool, settings: Mapping[str, Any], say: Callable[[str], None]
+    *,
+    keep: Path | None,
+    on_kafka: bool,
+    on_postgres: bool,
+    settings: Mapping[str, Any],
+    say: Callable[[str], None],
+    services: Sequence[str] = SERVICES,
+    topics: Sequence[str] = ("shop.customer",),
+    resumed: str = "",
 ) -> AsyncIterator[Places]:
-    """Make them, with servers if asked; `settings` are those that all services share. Raises UsageError, UnavailableError."""
+    """Make them, with servers if asked; `settings` are those that all services share.
+
+    A folder to keep that holds the file `resumed` is gone on with, if no server is asked for. Raises UsageError, UnavailableError.
+    """
     async with AsyncExitStack() as stack:
-        directory = _directory(stack, keep)
+        directory = _directory(stack, keep, "" if on_kafka or on_postgres else resumed)
         shared: dict[str, Any] = {**settings, "home": directory, "log": "", "namespace": ""}
         databases: dict[str, str] = {}
         label = f"demo_{secrets.token_hex(4)}"
@@ -75,12 +86,12 @@ async def places(
             say(server.told)
             shared |= {"log": server.url, "namespace": label}
             if not server.ours and keep is None:
-                stack.push_async_callback(_delete_topics, Settings(**shared))
+                stack.push_async_callback(_delete_topics, Settings(**shared), topics)
         if on_postgres:
             given = _given("postgres", "TRUECOPY_POSTGRES", "TRUECOPY_REPLICA", "TRUECOPY_STORE")
             server = await real_server("postgres", given=given, stack=stack, say=say)
             say(server.told)
-            for service in SERVICES:
+            for service in services:
                 name = f"{label}_{service}"
                 await _postgres(server.url, f"CREATE DATABASE {name}")
                 databases[service] = urlsplit(server.url)._replace(path=f"/{name}").geturl()
@@ -89,12 +100,12 @@ async def places(
         yield Places(directory=directory, shared=shared, databases=databases)
 
 
-def _directory(stack: AsyncExitStack, keep: Path | None) -> Path:
+def _directory(stack: AsyncExitStack, keep: Path | None, resumed: str) -> Path:
     if keep is None:
         directory = Path(tempfile.mkdtemp(prefix="truecopy-demo-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         return directory
-    if keep.exists() and any(keep.iterdir()):
+    if keep.exists() and any(keep.iterdir()) and not (resumed and (keep / resumed).exists()):
         raise UsageError(f"--keep {keep}: the folder is not empty; name a new one")
     keep.mkdir(parents=True, exist_ok=True)
     return keep.absolute()
@@ -106,10 +117,10 @@ def _given(scheme: str, own: str, *shared: str) -> str | None:
     return os.environ.get(own) or next(iter(named), None)
 
 
-async def _delete_topics(settings: Settings) -> None:
+async def _delete_topics(settings: Settings, topics: Sequence[str]) -> None:
     log: Any = open_log(settings)
     try:
-        for topic in ("shop.customer", SCHEMAS_TOPIC):
+        for topic in (*topics, SCHEMAS_TOPIC):
             await log.delete(settings.topic_prefix + topic)
     except (TopicMissingError, UnavailableError):
         pass  # nothing of the demo's outcome depends on it
