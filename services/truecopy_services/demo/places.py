@@ -73,7 +73,7 @@ async def places(
 ) -> AsyncIterator[Places]:
     """Make them, with servers if asked; `settings` are those that all services share.
 
-    A folder to keep that holds the file `resumed` is gone on with, if no server is asked for. Raises UsageError, UnavailableError.
+    Without servers, a folder to keep that holds the file `resumed` is gone on with. Raises UsageError, UnavailableError.
     """
     async with AsyncExitStack() as stack:
         directory = _directory(stack, keep, "" if on_kafka or on_postgres else resumed)

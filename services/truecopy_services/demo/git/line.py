@@ -44,7 +44,7 @@ class Line:
         step = self.commits().get(commit)
         if step is None:
             raise UnknownCommitError(
-                f"commit {commit} is none of the {len(self.steps)} that were replicated; name an ancestor of the last, or replicate it"
+                f"commit {commit} is none of the {len(self.steps)} that were replicated; name an ancestor of the last"
             )
         return step
 

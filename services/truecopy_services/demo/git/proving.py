@@ -1,4 +1,4 @@
-"""Proving trees: the log is read once to see where each step ends, and once more into a sandbox, which stops at each step asked.
+"""Proving trees: the log is read once to see where each step ends, and once more into a sandbox, which stops where asked.
 
 Steps ascend within a partition, so that what a commit's tree is made of ends in each before the first event of a later step.
 The sandbox is a replica in memory that a worker as any other fills; nobody else sees it.

@@ -4,7 +4,7 @@ A second publisher of the same folder runs into the first one's steps, and stops
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from truecopy_bus.limits import PUBLISH_EVENTS_MAX
@@ -42,7 +42,7 @@ class Published:
 async def publish_line(
     store: EventStore,
     repository: Repository,
-    commits: dict[str, Commit],
+    commits: Mapping[str, Commit],
     tip: str,
     line: Line,
     told: Callable[[Published], None],
@@ -50,9 +50,9 @@ async def publish_line(
     """Publish what is missing in `line` up to `tip`, and enter it there. Raises RepositoryError, and what the store raises."""
     before = line.last.commit if line.last else None
     todo = in_line(commits, tip, line.commits())
-    if (todo or [before])[-1] != tip:
+    if (todo[-1] if todo else before) != tip:
         todo.append(tip)  # the line went back, or elsewhere, after it had been there
-    pairs = list(zip(todo, [before, *todo[:-1]], strict=True))
+    pairs: list[tuple[str, str | None]] = list(zip(todo, [before, *todo], strict=False))
     done = Published(total=len(todo))
     aside = []
     changes: list[Change] = []
@@ -82,7 +82,7 @@ async def publish_line(
 
 
 async def _publish(store: EventStore, line: Line, steps: list[Step], changes: list[Change]) -> None:
-    while (await store.pending(ENTITY)).count > OUTBOX_MAX:
+    while (await store.pending(ENTITY)).count > OUTBOX_MAX:  # noqa: ASYNC110 - the relay works on another transaction
         await asyncio.sleep(LOOK_S)
     async with store.transaction() as tx:
         await write_steps(tx, line, steps)

@@ -17,7 +17,7 @@ __all__ = ["GitMissingError", "Repository", "RepositoryError", "UnknownCommitErr
 CHUNK_BYTES = 256 * 1024
 """Bytes of git's output that are read at once."""
 RENAMES_MAX = 400
-"""Files that a commit may add, and remove, to be compared with each other by content; renames of equal content are always found."""
+"""Files that a commit may add, and remove, to be compared by content; a rename of equal content is always found."""
 _REDIRECTING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_NAMESPACE")
 """Variables that would lead git to another repository than the one that was named."""
 
@@ -147,7 +147,9 @@ class Repository:
     async def _streaming(self, *words: str, asked: Iterable[str] = ()) -> AsyncIterator[_Stream]:
         """The process, and what reads its output up to each separator. Raises RepositoryError when git fails."""
         process = await self._start(words, asyncio.subprocess.PIPE)
-        assert process.stdin and process.stdout and process.stderr
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         said = deque[str](maxlen=1)
         beside = [asyncio.create_task(_feed(process.stdin, asked)), asyncio.create_task(_hear(process.stderr, said))]
         try:

@@ -31,6 +31,7 @@ from truecopy_services.working import first_error
 
 __all__ = ["Asked", "Outcome", "tell"]
 
+APP = "truecopy_services.demo.git.app"
 LOOK_S = 0.1
 """Seconds between two looks at how far the replica is."""
 SHOWN_MAX = 10
@@ -87,9 +88,7 @@ async def tell(
     repository = Repository(path=asked.repository)
     await repository.readable()
     if await repository.empty(asked.rev):
-        screen.say(
-            f"{asked.repository} has no commit on {asked.rev} yet, so there is nothing to replicate and nothing to prove"
-        )
+        screen.say(f"{asked.repository} has no commit on {asked.rev} yet: nothing to replicate, and nothing proven")
         return Outcome(), []
     tip = await repository.resolve(asked.rev)
     named = {name: await repository.resolve(name) for name in (asked.at, asked.rollback) if name}
@@ -104,7 +103,7 @@ async def tell(
                 say=screen.say,
                 services=(files.service,),
                 topics=(ENTITY,),
-                resumed=f"{files.service}.db",
+                resumed=f"{files.service}.store.db",
             )
         )
         service = await stack.enter_async_context(files.at(where.settings(files.service)).running())
@@ -115,7 +114,7 @@ async def tell(
             await story.go_back(named[asked.rollback], tip)
         await story.check()
     if keep is not None:
-        screen.say(f"left in {keep}: look with TRUECOPY_HOME={keep} truecopy status {files.__module__}; run it again to go on")
+        screen.say(f"left in {keep}: look with TRUECOPY_HOME={keep} truecopy status {APP}; run it again to go on")
     story.outcome.seconds = round(time.monotonic() - began, 1)
     return story.outcome, story.faults
 
@@ -141,8 +140,9 @@ class _Story:
         self.outcome.entries = await self._expect_live(tip)
         took_s = self.outcome.replicated_s = round(time.monotonic() - began, 1)
         self.screen.say(
-            f"replicated {done.commits} commits as {done.events} events in {took_s} s ({done.events / max(took_s, 0.1):.0f} a second); "
-            f"{done.touched} paths were touched by the commits, {self.outcome.extra} events come of changing branches"
+            f"replicated {done.commits} commits as {done.events} events in {took_s} s "
+            f"({done.events / max(took_s, LOOK_S):.0f} a second): {done.touched} of paths that the commits touch, "
+            f"{self.outcome.extra} of changing branches"
         )
 
     async def _publish(self, tip: str) -> Published:
@@ -177,7 +177,7 @@ class _Story:
         return await self.copy.count() >= await self._stored()
 
     async def _wait(self) -> None:
-        while not await self._caught_up():
+        while not await self._caught_up():  # noqa: ASYNC110 - its worker may be another process
             await asyncio.sleep(LOOK_S)
 
     async def _expect_live(self, commit: str) -> int:
@@ -246,7 +246,7 @@ class _Story:
         return going_back(step=len(self.line.steps) + 1, commit=commit, at_s=self.commits[commit].at_s)
 
     async def _finish_rollback(self) -> int:
-        """Carry out the rollback that is the last step of the line, if it is one that did not end; how many paths it restored."""
+        """Carry out the rollback that is the line's last step, if it did not end; how many paths it restored."""
         last = self.line.last
         if last is None or not last.rollback:
             return 0
