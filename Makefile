@@ -1,7 +1,8 @@
 # One command each for a demo and for the tests. Needs GNU make and Python 3.11 or later; the rest is fetched once.
 #   make demo ARGS="--kafka"      make test ARGS="tests/servers -x"
 .DEFAULT_GOAL := help
-.PHONY: demo test bench bench-proof bench-bootstrap bench-entities drill drill-kills chaos simulate lint types clean help
+.PHONY: demo demo-git test bench bench-proof bench-bootstrap bench-rebuild bench-entities drill drill-kills chaos simulate \
+	lint types clean help
 SHELL := /bin/sh
 
 VENV := .venv
@@ -26,6 +27,9 @@ help: ## this list
 demo: $(DEMO) ## run the demo; ARGS="--kafka --postgres" runs it on real servers
 	@$(BIN)/truecopy demo $(ARGS)
 
+demo-git: $(DEMO) ## replicate a git repository and prove it at many commits; ARGS="REPO --commits 100"
+	@$(BIN)/truecopy demo git $(ARGS)
+
 test: $(VENV)/.dev ## run all tests on real servers; ARGS goes to pytest
 	@rm -f $(REPORT); status=0; \
 	TRUECOPY_REQUIRE_SERVERS=1 TRUECOPY_SERVERS_REPORT=$(REPORT) $(BIN)/pytest -n $(PROCESSES) --dist loadfile $(ARGS) || status=$$?; \
@@ -45,6 +49,9 @@ bench-bootstrap: $(VENV)/.dev ## measure filling a replica from a peer beside re
 
 bench-entities: $(VENV)/.dev ## measure loading long histories and rolling back many keys; ARGS="--keys 100000"
 	@$(BIN)/python -m tests.benchmarks.entities $(ARGS)
+
+bench-rebuild: $(VENV)/.dev ## measure rebuilding a number beside a plain worker; ARGS="--rows 25000"
+	@$(BIN)/python -m tests.benchmarks.rebuild $(ARGS)
 
 # Each point five times, each time on another history, on all four pairs of log and database; fifty random kills on each pair.
 # Some 35 minutes on two idle cores. A disk that is really full is mounted, which only root may do.

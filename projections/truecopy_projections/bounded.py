@@ -41,6 +41,7 @@ class BoundedWorker(Worker):
         holder: str,
         stops: bool = False,
         reports: bool = False,
+        lease_s: float = ALONE_LEASE_S,
         wait_s: float,
         records_max: int,
         durable: bool = True,
@@ -53,12 +54,17 @@ class BoundedWorker(Worker):
             topic=topic,
             group=group,
             holder=holder,
-            lease_s=ALONE_LEASE_S,
+            lease_s=lease_s,
             wait_s=wait_s,
             records_max=records_max,
             durable=durable,
         )
         self.upto, self._stops = dict(upto), stops
+
+    @property
+    def fences(self) -> Collection[Fence]:
+        """What it holds: all partitions, after its first step."""
+        return tuple(self._fences.values())
 
     @property
     def positions(self) -> dict[int, int]:

@@ -14,7 +14,7 @@ from truecopy_projections.digest import total
 from truecopy_projections.evidence import Evidence, is_waiting, judged, newest, tallied
 from truecopy_projections.gathered_check import gathered_differences
 from truecopy_projections.reference import Reference
-from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState, Reason
+from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState, Reason, stands_restored
 from truecopy_projections.verdicts import Claim, Verdict, worst
 
 __all__ = ["computed", "delivered", "stored", "wrong_keys"]
@@ -52,7 +52,7 @@ def _delivered_in(
     if state.incarnation != found.topic.incarnation:
         known = f"the replica follows incarnation {state.incarnation}, the log is {found.topic.incarnation}"
         return Verdict.INCOMPARABLE, f"{known}; rebuild the replica"
-    if state.halted:
+    if state.halted and not stands_restored(state):
         return (Verdict.PARKED if state.halted.startswith("parked") else Verdict.INCOMPARABLE), state.halted
     if last is not None and last.verdict is MarkVerdict.DIVERGED:
         owner, own = f"{last.mark_digest:064x}"[:12], f"{last.input_digest:064x}"[:12]
@@ -71,6 +71,8 @@ def _delivered_in(
     if state.parked:
         return Verdict.PARKED, f"{state.parked} keys wait in quarantine"
     behind = found.topic.bounds.get(p, (0, 0))[1] - state.position
+    if behind > 0 and stands_restored(state):
+        return Verdict.BEHIND, f"{behind} records behind: {state.halted}"
     if behind > 0:
         return Verdict.BEHIND, f"{behind} records behind; is a worker running?"
     if foreign:

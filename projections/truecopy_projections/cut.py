@@ -23,7 +23,7 @@ from truecopy_projections.state import Checkpoint, MarkVerdict
 from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, decode
 from truecopy_schemas.errors import ForeignRecordError, UndecodableError
 
-__all__ = ["Asked", "AtEnd", "AtMark", "AtOffset", "AtTime", "Cut", "Recorded", "find_cut"]
+__all__ = ["Asked", "AtEnd", "AtMark", "AtOffset", "AtTime", "Cut", "Recorded", "find_cut", "recorded_by"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,19 @@ class Recorded:
             "verdict": self.verdict.name if self.verdict else None,
             "at_ms": self.at_ms,
         }
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> "Recorded":
+        """What `as_json` told."""
+        rows, verdict = said["row_digest"], said["verdict"]
+        return cls(
+            **{
+                **said,
+                "input_digest": int(said["input_digest"], 16),
+                "row_digest": None if rows is None else int(rows, 16),
+                "verdict": None if verdict is None else MarkVerdict[verdict],
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +198,7 @@ async def _marks(
     searches = {p: _Search(asked, p) for p in bounds}
     for one in kept:
         if one.verdict is not MarkVerdict.SUPERSEDED:
-            searches[one.partition].see(_of_checkpoint(one))
+            searches[one.partition].see(recorded_by(one))
 
     def look(record: Record) -> bool:
         search = searches[record.partition]
@@ -246,7 +259,8 @@ class _Search:
         )
 
 
-def _of_checkpoint(one: Checkpoint) -> Recorded:
+def recorded_by(one: Checkpoint) -> Recorded:
+    """What a checkpoint recorded."""
     return Recorded(
         partition=one.partition,
         offset=one.offset,

@@ -7,7 +7,7 @@ the order of each key, and may write in the transaction in which they are remove
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -43,14 +43,17 @@ class FiredEffect:
         return f"{self.projection}:{self.key}:{self.version}:{self.n}"
 
 
-class Delivery(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
     """Effects that are handed out, in the order of each key. They are removed when the block that was given them ends well.
 
-    `connection` is the transaction in which they are: what is written by it is written exactly once. None in memory.
+    `connection` is the transaction in which they are: what is written by it is written exactly once. None in memory. Effects
+    whose id the block puts into `left` stay; leave those behind one of the same key too.
     """
 
     effects: tuple[FiredEffect, ...]
     connection: Connection | None
+    left: set[str] = field(default_factory=set)
 
 
 def fired(projection: str, key: str, version: int, made: Iterable[Effect]) -> list[FiredEffect]:

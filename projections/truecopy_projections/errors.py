@@ -16,7 +16,9 @@ __all__ = [
     "NotReachedError",
     "OtherServiceError",
     "ProjectionError",
+    "RebuildRefusedError",
     "RepairRefusedError",
+    "RestoreRefusedError",
     "RollbackConflictError",
     "RollbackRefusedError",
     "RowRejectedError",
@@ -70,6 +72,10 @@ class CutError(TruecopyError):
 
 class RepairRefusedError(TruecopyError):
     """A repair that would change too much, or has no truth to repair from. Nothing was changed."""
+
+
+class RestoreRefusedError(TruecopyError):
+    """A way back whose end can't be proven, or that can't be gone now. Nothing was changed; do what the message says."""
 
 
 class AmendmentRefusedError(TruecopyError):
@@ -194,6 +200,14 @@ class SwapRefusedError(TruecopyError):
     def __init__(self, *, new: str, old: str, seen: str, remedy: str) -> None:
         super().__init__(f"{new} does not take the place of {old}: {seen}; {remedy}")
         self.new, self.old, self.seen, self.remedy = new, old, seen, remedy
+
+
+class RebuildRefusedError(TruecopyError):
+    """A projection's number is not built beside the live one, or not now. Everything is as it was."""
+
+    def __init__(self, *, projection: str, seen: str, remedy: str) -> None:
+        super().__init__(f"{projection} is not rebuilt: {seen}; {remedy}")
+        self.projection, self.seen, self.remedy = projection, seen, remedy
 
 
 class EffectRejectedError(TruecopyError):

@@ -30,10 +30,22 @@ from truecopy_projections.replica import Replica, Snapshot
 from truecopy_projections.state import Checkpoint, KeyState, MarkVerdict, PartitionState, Reason, Waiting
 from truecopy_projections.verdicts import Difference
 
-__all__ = ["Evidence", "awaited", "gather", "held", "is_waiting", "judged", "newest", "scrub", "suspects", "tallied"]
+__all__ = [
+    "FOLDED_ALIKE",
+    "Evidence",
+    "awaited",
+    "gather",
+    "held",
+    "is_waiting",
+    "judged",
+    "newest",
+    "scrub",
+    "suspects",
+    "tallied",
+]
 
 NOT_JUDGED = (MarkVerdict.LATE, MarkVerdict.SUPERSEDED)
-_FOLDED_ALIKE = (None, Reason.GAP, Reason.CONFLICT)
+FOLDED_ALIKE = (None, Reason.GAP, Reason.CONFLICT)
 """What the fold comes to by itself, from the log alone."""
 
 
@@ -101,7 +113,7 @@ async def gather(
         fold: Folded | None = None
         kept_right: Bookkeeping | None = None
         if not why_none:
-            stops = {key: s.applied for key, s in keys.items() if s.parked not in _FOLDED_ALIKE and is_waiting(key, s, waiting)}
+            stops = {key: s.applied for key, s in keys.items() if s.parked not in FOLDED_ALIKE and is_waiting(key, s, waiting)}
             if deep and projection.foreign is None:
                 upto = {p: s.position for p, s in states.items()}
                 kept_right = Bookkeeping(projection, upto, waiting, checkpoints, stops, amendments)

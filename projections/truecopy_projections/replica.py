@@ -172,11 +172,20 @@ class Replica(Protocol):
         """
         ...
 
-    def delivering(self, name: str, limit: int) -> AbstractAsyncContextManager[Delivery]:
+    def delivering(self, name: str, limit: int, *, without: Collection[str] = ()) -> AbstractAsyncContextManager[Delivery]:
         """The first `limit` effects of a projection's name, removed when the block ends well, left as they were when it raises.
 
-        One block has them at a time; a second waits, and is given what is left.
+        Keys that are held are passed over, and those of `without`. One block has effects at a time; a second waits, and is
+        given what is left.
         """
+        ...
+
+    async def hold(self, name: str, key: str, why: str) -> None:
+        """Keep the effects of a key from being handed out, for a reason; with "" release them."""
+        ...
+
+    async def held(self, name: str) -> Mapping[str, str]:
+        """The keys whose effects are held, each with the reason."""
         ...
 
     async def pending(self, name: str) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from truecopy_projections.projection import Address
 
 __all__ = [
     "NEW_KEY",
+    "RESTORED",
     "Checkpoint",
     "Copies",
     "KeyState",
@@ -29,6 +30,7 @@ __all__ = [
     "WaitingTally",
     "Wanted",
     "head_state",
+    "stands_restored",
 ]
 
 
@@ -160,6 +162,15 @@ class PartitionState:
     halted: str = ""
 
 
+RESTORED = "restored"
+"""How the named state begins in which a restore leaves a partition. Only whoever asks for it ends it."""
+
+
+def stands_restored(state: PartitionState) -> bool:
+    """Whether a restore has taken the partition back, and nobody let it go on yet."""
+    return state.halted.startswith(RESTORED)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What a plan needs to know first: states of keys, single rows, all rows of some keys.
@@ -200,8 +211,8 @@ class PartitionPlan:
     wait no more, `forgotten` source keys that the log does not know, `strays` rows to remove from a bucket that is not their
     key's, `refolds` gathered rows to fold anew beside those of the groups that its rows are in (only a repair finds such).
     `copies` are further puts, each with the state of its key, which is not parked; `expanded` has them among the others.
-    `amendments` are rulings that its rows were made by, `effects` what its events ask for, whether or not they did before.
-    `applied` counts the events whose effect it holds.
+    `amendments` are rulings that its rows were made by, `undone` offsets of checkpoints to forget, `effects` what its events
+    ask for, whether or not they did before. `applied` counts the events whose effect it holds.
     """
 
     fence: Fence
@@ -218,6 +229,7 @@ class PartitionPlan:
     freed: frozenset[int] = frozenset()
     checkpoints: Sequence[Checkpoint] = ()
     amendments: Sequence[Amendment] = ()
+    undone: frozenset[int] = frozenset()
     effects: Sequence[FiredEffect] = ()
     applied: int = 0
 

@@ -41,7 +41,7 @@ from truecopy_projections.plan import halted, passed
 from truecopy_projections.projection import Projection
 from truecopy_projections.records_work import RecordsWork, Task
 from truecopy_projections.replica import Replica
-from truecopy_projections.state import PartitionPlan, PartitionState
+from truecopy_projections.state import PartitionPlan, PartitionState, stands_restored
 from truecopy_schemas.errors import TruecopyError
 
 __all__ = ["Worker"]
@@ -210,7 +210,7 @@ class Worker:
         self._check_at = _now() + INCARNATION_CHECK_S
         for p in partitions:
             await self._begin(p, topic.bounds.get(p, (0, 0))[0])
-            if (state := self._states.get(p)) is None:
+            if (state := self._states.get(p)) is None or stands_restored(state):
                 continue
             why = standstill(state, topic, self.topic)
             if halt_kind(why) != halt_kind(state.halted) and (why or halt_kind(state.halted) != "parked"):

@@ -11,7 +11,7 @@ async with bank.running() as service:
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from truecopy_projections.foreign import ForeignTopic
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
 from truecopy_services.config import Settings
+from truecopy_services.delivering import EffectHandler
 from truecopy_services.errors import DeclarationError, UsageError
 from truecopy_services.opening import open_log, open_replica, open_store_database
 from truecopy_services.service import Service
@@ -63,6 +64,7 @@ class Truecopy:
         self._settings = settings
         self._given = {"log": log, "store": store, "replica": replica, "namespace": namespace}
         self._projections: dict[str, Projection[Any]] = {}
+        self._deliverers: dict[str, EffectHandler] = {}
 
     def __repr__(self) -> str:
         return f"Truecopy({self.service!r})"
@@ -79,6 +81,20 @@ class Truecopy:
             raise DeclarationError(f"service {self.service!r} has a projection {projection.id} already; number the new one")
         self._projections[projection.id] = projection
         return projection
+
+    def delivers(self, projection: Projection[Any]) -> Callable[[EffectHandler], EffectHandler]:
+        """Register what carries out the effects of a projection, under all its numbers, wherever its workers run.
+
+        See truecopy_services.delivering for when it is called again. Raises DeclarationError for a second one.
+        """
+
+        def register(handler: EffectHandler) -> EffectHandler:
+            if projection.name in self._deliverers:
+                raise DeclarationError(f"service {self.service!r} delivers the effects of {projection.name!r} already")
+            self._deliverers[projection.name] = handler
+            return handler
+
+        return register
 
     @property
     def projections(self) -> Mapping[str, Projection[Any]]:
@@ -97,6 +113,7 @@ class Truecopy:
         """The same service and projections, with `settings` in place of environment and arguments."""
         other = Truecopy(self.service, partitions=self.partitions, settings=settings)
         other._projections.update(self._projections)
+        other._deliverers.update(self._deliverers)
         return other
 
     def settings(self) -> Settings:
@@ -145,6 +162,7 @@ class Truecopy:
                 store=events,
                 replica_adapter=replica,
                 replica_database=replica_database,
+                deliverers=dict(self._deliverers),
             )
 
     def _refuse_shared_tables(self) -> None:

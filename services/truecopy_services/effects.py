@@ -1,5 +1,6 @@
 """The effects of a projection, for who carries them out."""
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
@@ -29,6 +30,14 @@ class Effects:
         if not 1 <= limit <= EFFECTS_BATCH_MAX:
             raise UsageError(f"limit is {limit}, expected 1 to {EFFECTS_BATCH_MAX} effects at a time")
         return self.replica.delivering(self.name, limit)
+
+    async def held(self) -> Mapping[str, str]:
+        """The keys whose effects are held, because a handler failed too often for one of them, each with the reason."""
+        return await self.replica.held(self.name)
+
+    async def release(self, key: str) -> None:
+        """Hand out the effects of a held key again."""
+        await self.replica.hold(self.name, key, "")
 
     async def pending(self) -> tuple[int, int]:
         """How many wait, and the age of the oldest in ms (0 if none waits)."""

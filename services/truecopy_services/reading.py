@@ -17,10 +17,10 @@ from truecopy_projections.errors import NotReachedError, ProjectionError, Unknow
 from truecopy_projections.gathered import Gathered, GatheredRow, Group
 from truecopy_projections.limits import READ_AT_LEAST_S, READ_POLL_S
 from truecopy_projections.projection import Projection
-from truecopy_projections.replica import Replica
+from truecopy_projections.replica import Replica, Snapshot
 from truecopy_projections.state import KeyState, StoredRow
 
-__all__ = ["GatheredReader", "ReplicaReader"]
+__all__ = ["GatheredReader", "Look", "ReplicaReader", "WaitingReader"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -29,7 +29,7 @@ Look = tuple[T | None, int, str]
 """What was asked for, if the token is reached; else None, the version that is, and why; why is "" without a projection."""
 
 
-class _WaitingReader:
+class WaitingReader:
     """What readers share. `projection` is what tokens are reached by, `wait_s` bounds waits, in seconds.
 
     `before` is awaited before each look for a token.
@@ -78,7 +78,7 @@ class _WaitingReader:
         return token
 
 
-class ReplicaReader(_WaitingReader, Generic[R]):
+class ReplicaReader(WaitingReader, Generic[R]):
     """Reads the rows of one projection. `wait_s` bounds its waits, in seconds."""
 
     def __init__(
@@ -99,32 +99,46 @@ class ReplicaReader(_WaitingReader, Generic[R]):
         applied it within `wait_s` seconds, InvalidTokenError for a token of another entity, UnknownProjectionError when the
         replica holds no such projection, ProjectionError when `row` does not fit the projection.
         """
+        self._refuse_other_row(key, row)
+        return self.one_of(await self.rows(key, at_least=at_least, wait_s=wait_s), key, row)
+
+    def one_of(self, found: Sequence[R], key: str, row: tuple[Hashable, ...]) -> R | None:
+        """The one of a key's rows that has these values of `key` fields. Raises ProjectionError when they do not fit."""
+        self._refuse_other_row(key, row)
+        named = (one for one in found if tuple(getattr(one, name) for name in self.projection.key) == row)
+        return next(named, None)
+
+    def _refuse_other_row(self, key: str, row: tuple[Hashable, ...]) -> None:
         if len(row) != len(self.projection.key):
             raise ProjectionError(
                 f"{self.projection.id}: asked for row {row} of {key!r}, expected values of {self.projection.key}; "
                 "`rows` reads all of a key's rows"
             )
-        found = await self.rows(key, at_least=at_least, wait_s=wait_s)
-        named = (one for one in found if tuple(getattr(one, name) for name in self.projection.key) == row)
-        return next(named, None)
 
     async def rows(self, key: str, *, at_least: Token | str | None = None, wait_s: float | None = None) -> list[R]:
         """All rows of a key, in the order of the projection's `key` fields. Raises like `get`."""
-        stored = await self._waited(partial(self._look, key), at_least, wait_s)
+        return self.restored(await self._waited(partial(self._look, key), at_least, wait_s))
+
+    def restored(self, stored: Sequence[StoredRow]) -> list[R]:
+        """A key's rows as they were declared, in the order of the projection's `key` fields."""
         ordered = sorted(stored, key=lambda one: self.projection.sub_key(one.values))
         return [self.projection.restored(one.values) for one in ordered]
 
     async def _look(self, key: str, token: Token | None) -> Look[Sequence[StoredRow]]:
         async with self.replica.snapshot() as snapshot:
-            state, rows = await snapshot.get(self.projection, key)
-            if state is None and not await snapshot.states(self.projection.id):
-                return None, 0, ""
-            if token is not None and token.key != key:
-                state, _ = await snapshot.get(self.projection, token.key)
+            return await self.look_in(snapshot, key, token)
+
+    async def look_in(self, snapshot: Snapshot, key: str, token: Token | None) -> Look[Sequence[StoredRow]]:
+        """What a snapshot has of a key, if the token is reached there."""
+        state, rows = await snapshot.get(self.projection, key)
+        if state is None and not await snapshot.states(self.projection.id):
+            return None, 0, ""
+        if token is not None and token.key != key:
+            state, _ = await snapshot.get(self.projection, token.key)
         return _judged(rows, state, token)
 
 
-class GatheredReader(_WaitingReader, Generic[R]):
+class GatheredReader(WaitingReader, Generic[R]):
     """Reads gathered rows of one kind. `wait_s` bounds its waits, in seconds."""
 
     def __init__(

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
 from truecopy_bus.log import Log
@@ -20,7 +20,7 @@ from truecopy_projections.as_of import AsOf, rows_as_of
 from truecopy_projections.bootstrap import Bootstrap, Progress, bootstrap
 from truecopy_projections.certificate import Certificate, Verification, certificates, certify, verify
 from truecopy_projections.check import check
-from truecopy_projections.cut import Asked
+from truecopy_projections.cut import Asked, AtMark
 from truecopy_projections.entity_fold import LatestFold, ProjectionFold
 from truecopy_projections.errors import NotEqualError
 from truecopy_projections.gathered import Gathered
@@ -28,14 +28,17 @@ from truecopy_projections.limits import REPAIR_ROWS_MAX, REPAIR_SHARE_MAX
 from truecopy_projections.projection import Projection
 from truecopy_projections.repair import Repair, repair
 from truecopy_projections.replica import Replica
+from truecopy_projections.restore import Restore, Retraced, forward, restore, retraced
 from truecopy_projections.signing_keys import pin, signing_key, trusted_keys
 from truecopy_projections.verdicts import Report
 from truecopy_projections.worker import Worker
 from truecopy_schemas import Event
 from truecopy_services.config import Settings
+from truecopy_services.delivering import EffectHandler
 from truecopy_services.effects import Effects
 from truecopy_services.entities import Entity
 from truecopy_services.errors import UsageError
+from truecopy_services.live_reading import LiveReader
 from truecopy_services.opening import open_peer, open_schemas, opened_peers
 from truecopy_services.quarantine import Quarantine
 from truecopy_services.reading import GatheredReader, ReplicaReader
@@ -60,6 +63,7 @@ class Service:
     store: EventStore
     replica_adapter: Replica
     replica_database: Database | None
+    deliverers: Mapping[str, EffectHandler] = field(default_factory=dict)
 
     async def publish(self, key: str, event: Event, *, expected_version: int | None = None) -> Token:
         """Append one event to the key's history, in a transaction of its own; see EventStore.publish for what it raises.
@@ -78,13 +82,25 @@ class Service:
     @overload
     def replica(self, rows: Gathered[R]) -> GatheredReader[R]: ...
 
-    def replica(self, rows: Projection[R] | Gathered[R]) -> ReplicaReader[R] | GatheredReader[R]:
-        """The rows of a projection, or gathered rows, in this service's replica."""
+    @overload
+    def replica(self, rows: str) -> LiveReader: ...
+
+    def replica(self, rows: Projection[R] | Gathered[R] | str) -> ReplicaReader[R] | GatheredReader[R] | LiveReader:
+        """The rows of a projection, or gathered rows, in this service's replica.
+
+        By a name the rows of the number that is live at each read. Raises UsageError for a name that is not declared.
+        """
         return self._reader(rows, wait_s=self.settings.at_least_s)
 
     def _reader(
-        self, rows: Projection[R] | Gathered[R], *, wait_s: float, before: Callable[[], Awaitable[object]] | None = None
-    ) -> ReplicaReader[R] | GatheredReader[R]:
+        self, rows: Projection[R] | Gathered[R] | str, *, wait_s: float, before: Callable[[], Awaitable[object]] | None = None
+    ) -> ReplicaReader[R] | GatheredReader[R] | LiveReader:
+        if isinstance(rows, str):
+            numbers = {one.number: one for one in self.projections.values() if one.name == rows}
+            if not numbers:
+                known = ", ".join(dict.fromkeys(one.name for one in self.projections.values())) or "none"
+                raise UsageError(f"service {self.name!r} declares no projection {rows!r}; it has {known}")
+            return LiveReader(numbers, self.replica_adapter, wait_s=wait_s, before=before)
         if isinstance(rows, Gathered):
             return GatheredReader(rows, self.replica_adapter, wait_s=wait_s, before=before)
         return ReplicaReader(rows, self.replica_adapter, wait_s=wait_s, before=before)
@@ -115,6 +131,29 @@ class Service:
             checkpoints=kept,
             amendments=amendments,
         )
+
+    async def restore(self, projection: Projection[Any], *, to: AtMark, apply: bool = False, why: str = "") -> Restore:
+        """Plan the way of a projection's replica back to a mark; go it with `apply`. See truecopy_projections.restore."""
+        return await restore(
+            projection,
+            self.replica_adapter,
+            self.log,
+            self.schemas(projection),
+            topic=self.topic(projection),
+            to=to,
+            apply=apply,
+            by=self._by,
+            why=why,
+        )
+
+    async def forward(self, projection: Projection[Any], *, why: str = "") -> tuple[list[int], Retraced]:
+        """Let a restored replica go on: the partitions that stood, and how what it passes again compares with before."""
+        released = await forward(projection, self.replica_adapter, by=self._by, why=why)
+        return released, await retraced(projection, self.replica_adapter)
+
+    @property
+    def _by(self) -> str:
+        return f"{self.name}, process {os.getpid()} on {socket.gethostname()}"
 
     async def check(
         self,
@@ -170,7 +209,7 @@ class Service:
                 share_max=share_max,
                 peer=opened[0] if opened else None,
                 trusted=trusted_keys(self.settings.home / TRUSTED_KEYS),
-                by=f"{self.name}, process {os.getpid()} on {socket.gethostname()}",
+                by=self._by,
             )
 
     async def bootstrap(
@@ -217,9 +256,8 @@ class Service:
         `fold` is a projection whose reducer makes the states, or the name of an entity whose events are all of kind "state".
         `deletes` is a class whose event ends a key, where the projection knows none.
         """
-        by = f"{self.name}, process {os.getpid()} on {socket.gethostname()}"
         known = LatestFold(fold) if isinstance(fold, str) else ProjectionFold(fold)
-        return Entity(self.store, known, deletes=deletes, by=by)
+        return Entity(self.store, known, deletes=deletes, by=self._by)
 
     def quarantine(self, projection: Projection[Any], *, by: str = "") -> Quarantine:
         """What waits of a projection, and what is done about it by `by` (this process's user, if nobody is named)."""

@@ -21,6 +21,7 @@ from truecopy_projections.errors import InvalidCertificateError
 from truecopy_projections.following import still_there
 from truecopy_projections.projection import Projection
 from truecopy_projections.scrub_times import ScrubTimes
+from truecopy_projections.stages import Stage, Staged
 from truecopy_projections.state import Checkpoint, MarkVerdict, PartitionState, WaitingTally
 from truecopy_projections.waiting_alarm import share_of
 from truecopy_schemas.errors import NewerFormatError
@@ -93,7 +94,8 @@ class ProjectionStatus:
     `oldest_scrub_age_s` is how long ago the bucket of rows that has waited longest was hashed again and right; None while
     there are `unscrubbed_buckets`, which never were, or were found wrong since. `waiting` is what lies in quarantine, and
     `waiting_share` how much of what may wait does where that is most: at 1 a partition stands still. `amendments` counts
-    the rulings.
+    the rulings. `stage` is what the number is here (live, following, building, retired), `follows_until_ms` until when it
+    follows; None: without end.
     """
 
     id: str
@@ -106,6 +108,8 @@ class ProjectionStatus:
     waiting: tuple[WaitingStatus, ...] = ()
     waiting_share: float | None = None
     amendments: int | None = None
+    stage: str | None = None
+    follows_until_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +246,7 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
     scrubs: ScrubTimes | None = None
     waiting: tuple[WaitingStatus, ...] = ()
     amendments: int | None = None
+    staged: Staged | None = None
     try:
         async with asked.asking("replica", service.replica_adapter.name):
             async with service.replica_adapter.snapshot() as snapshot:
@@ -253,6 +258,8 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
                 scrubs = await snapshot.scrubs(projection.id) if states else None
                 waiting = tuple(map(_waiting, await snapshot.tallies(projection.id)))
                 amendments = len(await snapshot.amendments(projection.id)) if states else None
+                numbers = {one.number: one for one in await snapshot.stages(projection.name)}
+                staged = numbers.get(projection.number)
             if states and service.replica_database is not None:
                 holders = await holders_of(service.replica_database, projection.id)
     except UnavailableError as fault:
@@ -285,6 +292,8 @@ async def _projection(service: Service, projection: Projection[Any], asked: _Rou
         waiting=waiting,
         waiting_share=max((share_of(s.parked, s.waiting_bytes) for s in states.values()), default=None),
         amendments=amendments,
+        stage=staged.at(time.time_ns() // 1_000_000).name.lower() if staged else None,
+        follows_until_ms=staged.until_ms if staged and staged.stage is Stage.FOLLOWING else None,
     )
 
 

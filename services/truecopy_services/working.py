@@ -8,7 +8,8 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,9 @@ from truecopy_bus.errors import UnavailableError
 from truecopy_bus.outage import Outage
 from truecopy_bus.relay import Relay
 from truecopy_projections.projection import Projection
+from truecopy_projections.stages import works
 from truecopy_projections.worker import Worker
+from truecopy_services.delivering import Deliverer
 from truecopy_services.errors import NoAnswerError
 from truecopy_services.service import Service
 
@@ -25,6 +28,8 @@ __all__ = ["Loops", "answering_within", "first_error", "spare_collector", "stopp
 
 COLLECT_AFTER = 50_000
 """Objects made, and not yet let go, until Python's garbage collector looks at the young ones."""
+STAGES_LOOK_S = 0.5
+"""Seconds between two looks at the stages of a projection's numbers: a swap is noticed within a second."""
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger("truecopy.run")
@@ -49,17 +54,63 @@ async def work(
 ) -> None:
     """Run a relay and one worker for each projection until `stop` is set, and enter them into `loops`.
 
-    Raises the first error of one that fails for good; the others end with it.
+    Of a projection that is declared with several numbers, those that are live or follow are at work, and a swap or a new
+    stage is noticed within STAGES_LOOK_S. Raises the first error of one that fails for good; the others end with it.
     """
     loops = loops or Loops()
+    names = dict.fromkeys(projection.name for projection in projections)
     with first_error():
         async with asyncio.TaskGroup() as tasks:
             if relay:
                 tasks.create_task(_relay(service, stop, loops))
-            for projection in projections:
-                worker = loops.workers[projection.id] = service.worker(projection)
-                loops.outages[projection.id] = worker.outage
-                tasks.create_task(worker.run(stop))
+            for name in names:
+                numbers = {projection.number: projection for projection in projections if projection.name == name}
+                tasks.create_task(_supervise(service, name, numbers, stop, loops, tasks))
+            for name in {projection.name for projection in projections} & service.deliverers.keys():
+                deliverer = Deliverer(name, service.replica_adapter, service.deliverers[name])
+                loops.outages[f"effects of {name}"] = deliverer.outage
+                tasks.create_task(deliverer.run(stop))
+
+
+async def _supervise(
+    service: Service,
+    name: str,
+    numbers: Mapping[int, Projection[Any]],
+    stop: asyncio.Event,
+    loops: Loops,
+    tasks: asyncio.TaskGroup,
+) -> None:
+    """Let those of a projection's numbers work that are live or follow."""
+    declared = {one.number for one in service.projections.values() if one.name == name} | numbers.keys()
+    stops: dict[int, asyncio.Event] = {}
+    while not stop.is_set():
+        wanted = await _at_work(service, name, declared, stops.keys() or (numbers.keys() if len(numbers) == 1 else ()))
+        for number in numbers.keys() & wanted - stops.keys():
+            projection, stops[number] = numbers[number], asyncio.Event()
+            worker = loops.workers[projection.id] = service.worker(projection)
+            loops.outages[projection.id] = worker.outage
+            tasks.create_task(worker.run(stops[number]))
+        for number in stops.keys() - wanted:
+            stops.pop(number).set()
+            projection = numbers[number]
+            _log.warning("%s is not kept up to date here any more: its stage says so", projection.id)
+            del loops.workers[projection.id], loops.outages[projection.id]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STAGES_LOOK_S):
+                await stop.wait()
+    for one in stops.values():
+        one.set()
+
+
+async def _at_work(service: Service, name: str, declared: Collection[int], otherwise: Collection[int]) -> Collection[int]:
+    """The numbers that are to work, by the replica; while that is away, `otherwise`."""
+    try:
+        async with service.replica_adapter.snapshot() as snapshot:
+            staged = await snapshot.stages(name)
+    except UnavailableError:  # a worker says so, as long as it lasts
+        return frozenset(otherwise)
+    now_ms = time.time_ns() // 1_000_000
+    return {number for number in declared if works(staged, number, declared, now_ms)}
 
 
 async def _relay(service: Service, stop: asyncio.Event, loops: Loops) -> None:

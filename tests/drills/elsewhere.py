@@ -2,7 +2,7 @@
 
 from truecopy_bus.points import Point
 
-__all__ = ["AMENDING", "BOOTSTRAPPING", "ELSEWHERE", "ROLLING_BACK"]
+__all__ = ["AMENDING", "BOOTSTRAPPING", "ELSEWHERE", "ROLLING_BACK", "VERSIONING"]
 
 AMENDING = [point for point in Point if point.value.startswith("amend.")]
 """In test_amend_kills."""
@@ -10,4 +10,6 @@ BOOTSTRAPPING = [point for point in Point if point.value.startswith("bootstrap."
 """In test_bootstrap_kills."""
 ROLLING_BACK = [point for point in Point if point.value.startswith("rollback.")]
 """In test_rollback_kills."""
-ELSEWHERE = [*AMENDING, *BOOTSTRAPPING, *ROLLING_BACK]
+VERSIONING = [point for point in Point if point.value.startswith(("rebuild.", "swap."))]
+"""In test_version_kills."""
+ELSEWHERE = [*AMENDING, *BOOTSTRAPPING, *ROLLING_BACK, *VERSIONING]

@@ -2,8 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,9 +15,8 @@ from truecopy_projections.errors import ProjectionError
 from truecopy_projections.projection import Change, Projection
 from truecopy_projections.replica import Replica
 from truecopy_projections.replicas import open_replica
-from truecopy_projections.replicas.memory import MemoryReplica
+from truecopy_projections.stages import Stage
 from truecopy_projections.state import Reason
-from truecopy_projections.testing.replica_plans import moved_on, taken
 
 
 @dataclass
@@ -123,6 +121,28 @@ async def test_nothing_fires_again_when_all_is_applied_again_or_by_another_numbe
     await world.settle(sums)
     assert told(first) == WANTED
     assert told(await drained(world.replica)) == {"b": [(2, 0, "moved", "[1,4]")]}
+
+
+async def test_a_number_that_is_built_beside_fires_nothing_and_goes_on_where_the_other_stood_at_the_swap(world: World) -> None:
+    await publish(world, *SOME)
+    await world.settle(sums)
+    first = await drained(world.replica)
+    await world.settle(again)
+    await publish(world, ("b", Deposited(amount=3)))
+    await world.settle(again)
+    assert await drained(world.replica) == []  # what the live one has not applied is not fired by the one that is ahead
+    await world.settle(sums, again)
+
+    await world.replica.stage(again, Stage.FOLLOWING)
+    fences = {one.id: (await world.replica.renew(one, "swap", (), lease_s=60.0, seize=True)).values() for one in (sums, again)}
+    await world.replica.swap(again, sums, fences, follow_ms=60_000, by="a test")
+    for one in (sums, again):
+        await world.replica.leave(one, "swap", fences[one.id])
+    await publish(world, ("b", Deposited(amount=5)))
+    await world.settle(sums, again)
+
+    assert told(first) == WANTED
+    assert told(await drained(world.replica)) == {"b": [(2, 0, "moved", "[1,4]"), (3, 0, "moved", "[4,9]")]}
 
 
 async def test_two_numbers_that_apply_at_the_same_time_fire_once(world: World) -> None:
@@ -280,27 +300,3 @@ def test_effects_are_declared_after_the_reducer_and_once() -> None:
     one.effects(Deposited)(lambda *_: [])
     with pytest.raises(ProjectionError, match="has effects already"):
         one.effects(Deposited)(lambda *_: [])
-
-
-@pytest.fixture
-async def replica(any_url: str) -> AsyncIterator[Replica]:
-    opened = MemoryReplica() if any_url == "memory:" else await open_replica(any_url)
-    yield opened
-    await opened.close()
-
-
-async def test_effects_fire_with_their_plan_or_not_at_all(replica: Replica) -> None:
-    fences, states = await taken(replica, sums)
-    effect = FiredEffect(projection="sums", key="a", version=1, n=0, kind="k", payload="1")
-    late = replace(effect, version=2)
-    lost = replace(fences[0], claim=b"x" * 16)
-
-    assert await replica.apply(sums, [replace(moved_on(lost, states[0]), effects=[effect])]) == frozenset()
-    plan = replace(moved_on(fences[0], states[0]), effects=[late, effect])
-    assert await replica.apply(sums, [plan]) == {0}
-    assert await replica.apply(sums, [plan]) == frozenset()
-
-    async with replica.delivering("sums", 9) as delivery:
-        assert list(delivery.effects) == [effect, late]
-    async with replica.delivering("sums", 9) as delivery:
-        assert delivery.effects == ()

@@ -7,20 +7,15 @@ a snapshot may be reading is copied before it is changed.
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime
-from decimal import Decimal
 from itertools import islice
 from typing import Any
-from uuid import UUID
 
 from truecopy_bus.errors import DataRefusedError
 from truecopy_bus.leases import Fence
-from truecopy_bus.sql import Column, Kind
 from truecopy_projections.amendment import NO_AMENDMENTS, Amendments
 from truecopy_projections.digest import bucket_of
-from truecopy_projections.effects import Delivery
 from truecopy_projections.errors import UnknownProjectionError
 from truecopy_projections.gathered import Gathered, GatheredRow, Group, GroupId, GroupRefusedError
 from truecopy_projections.limits import CHECKPOINTS_KEPT, QUARANTINE_RECORDS, SCAN_ROWS
@@ -29,6 +24,7 @@ from truecopy_projections.replica import JournalEntry, Snapshot, refuse_other_de
 from truecopy_projections.replicas.memory_effects import MemoryEffects
 from truecopy_projections.replicas.memory_gathered import changes_of, refolded, refused
 from truecopy_projections.replicas.memory_leases import MemoryLeases
+from truecopy_projections.replicas.memory_refusals import refused_rows
 from truecopy_projections.replicas.memory_stages import MemoryStages
 from truecopy_projections.scrub_times import ScrubTimes, packed, unpacked
 from truecopy_projections.stages import Stage, Staged, live_number
@@ -47,18 +43,6 @@ from truecopy_projections.state import (
 
 __all__ = ["MemoryReplica"]
 
-_TYPES: Mapping[Kind, type] = {
-    Kind.TEXT: str,
-    Kind.INTEGER: int,
-    Kind.REAL: float,
-    Kind.BOOLEAN: bool,
-    Kind.BYTES: bytes,
-    Kind.DECIMAL: Decimal,
-    Kind.DATE: date,
-    Kind.TIMESTAMP: datetime,
-    Kind.UUID: UUID,
-    Kind.JSON: str,
-}
 _Rows = dict[SubKey, tuple[int, StoredRow]]
 
 
@@ -106,8 +90,8 @@ class _Contents:
             self.amendments = self.amendments.and_also(plan.amendments)
         kept = self.checkpoints.setdefault(partition, {})
         kept.update((checkpoint.offset, checkpoint) for checkpoint in plan.checkpoints)
-        for offset in sorted(kept)[: max(0, len(kept) - CHECKPOINTS_KEPT)]:
-            del kept[offset]
+        for offset in (*(plan.undone & kept.keys()), *sorted(kept)[: max(0, len(kept) - CHECKPOINTS_KEPT)]):
+            kept.pop(offset, None)
         self.states[partition] = plan.state
 
     def gather(self, rows: Mapping[GroupId, GatheredRow | None]) -> None:
@@ -117,17 +101,17 @@ class _Contents:
                 self.gathered[place] = row
 
 
-class MemoryReplica:
+class MemoryReplica(MemoryEffects):
     """A replica without a database. See Replica. `clock` tells seconds, and only leases ask it."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
         self._clock = clock
         self._contents: dict[str, _Contents] = {}
         self._leases: dict[str, MemoryLeases] = {}
         self._journal: list[tuple[str, str]] = []
         self._remembered: dict[tuple[str, str], str] = {}
         self._stages = MemoryStages()
-        self._effects = MemoryEffects()
 
     @property
     def name(self) -> str:
@@ -201,7 +185,7 @@ class MemoryReplica:
         """See Replica. The journal is written unless all of `plans` were dropped."""
         lines = [(kind, json.dumps(entry)) for kind, entry in journal]
         current = [plan.expanded() for plan in self._current(projection, plans)] if plans else []
-        for key, reason in _refused(projection, current).items():
+        for key, reason in refused_rows(projection, current).items():
             raise DataRefusedError(database=self.name, seen=f"{key!r}: {reason}")
         if current:
             contents = self._changeable(projection)
@@ -214,7 +198,7 @@ class MemoryReplica:
                 contents.change(plan)
             contents.gather(gathered)
             if live_number(self._stages.named(projection.name)) == projection.number:
-                self._effects.fire(current)
+                self._fire(current)
         if current or not plans:
             self._journal += lines
         return frozenset(plan.was.partition for plan in current)
@@ -223,18 +207,12 @@ class MemoryReplica:
         contents = self._changeable(projection)
         contents.scrubs = None if at_ms is None else packed(unpacked(contents.scrubs), at_ms)
 
-    def delivering(self, name: str, limit: int) -> AbstractAsyncContextManager[Delivery]:
-        return self._effects.delivering(name, limit)
-
-    async def pending(self, name: str) -> tuple[int, int]:
-        return self._effects.pending(name)
-
     async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
         self._remembered[projection.id, what] = json.dumps(said)
 
     async def culprits(self, projection: Projection[Any], plans: Sequence[PartitionPlan]) -> Mapping[str, str]:
         whole = [plan.expanded() for plan in plans]
-        found = _refused(projection, whole)
+        found = refused_rows(projection, whole)
         return found | refused(projection, self._of(projection).rows, changes_of(whole), found)
 
     @asynccontextmanager
@@ -389,23 +367,3 @@ def _tallied(waiting: Sequence[Waiting]) -> list[WaitingTally]:
         )
         for (partition, _), some in sorted(found.items())
     ]
-
-
-def _refused(projection: Projection[Any], plans: Sequence[PartitionPlan]) -> dict[str, str]:
-    """What a database would refuse: by source key, with the reason."""
-    columns = [f.column for f in projection.fields]
-    return {
-        key: reason
-        for plan in plans
-        for (key, _), row in plan.puts.items()
-        for column, value in zip(columns, row.values, strict=True)
-        if (reason := _refusal(column, value))
-    }
-
-
-def _refusal(column: Column, value: Any) -> str:
-    if value is None:
-        return "" if column.nullable else f"column {column.name!r} must not be null"
-    if not isinstance(value, _TYPES[column.kind]):
-        return f"column {column.name!r} holds {column.kind.value}, seen {value!r:.80}"
-    return f"column {column.name!r}: no text holds U+0000" if type(value) is str and "\0" in value else ""

@@ -22,7 +22,16 @@ from truecopy_projections.limits import CHECKPOINTS_KEPT
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import FORMAT, JournalEntry, Snapshot, refuse_other_partitions
 from truecopy_projections.replicas.culprits import culprits
-from truecopy_projections.replicas.sql_effects import EFFECTS_FIRED, delivering, effects_statement, fire, pending
+from truecopy_projections.replicas.sql_effects import (
+    EFFECTS_FIRED,
+    EFFECTS_HELD,
+    delivering,
+    effects_statement,
+    fire,
+    held,
+    hold,
+    pending,
+)
 from truecopy_projections.replicas.sql_gathered import locked, refold
 from truecopy_projections.replicas.sql_keys import load, rows_to_put, write_keys
 from truecopy_projections.replicas.sql_quarantine import amendment_rows
@@ -96,8 +105,6 @@ class SqlReplica:
                 await refuse_dropped(connection, PARTITIONS.name, *(shape.name for shape in own))
         views = [view_statement(rows, dialect) for rows in (projection, *projection.gathers)]
         await self._database.install((*SHARED, *own), (journal_statement(dialect), *views))
-        if projection.effectors:
-            await self._keep_effects()
         async with self._database.transaction() as tx:
             for said in (
                 (FORMAT_NAME, str(FORMAT)),
@@ -134,7 +141,7 @@ class SqlReplica:
 
     async def stage(self, projection: Projection[Any], stage: Stage, *, by: str = "") -> None:
         async with self._database.transaction() as tx:
-            await put_stage(tx, projection, stage, until_ms=None, by=by)
+            await put_stage(tx, projection, stage, by=by)
 
     async def swap(
         self,
@@ -148,7 +155,8 @@ class SqlReplica:
     ) -> None:
         async with self._database.transaction() as tx:
             await swap(tx, new, old, fences, follow_ms=follow_ms, by=by)
-            await _append(tx, journal)
+            if journal:
+                await _append(tx, journal)
             await reached(Point.SWAP_WRITTEN)
 
     async def drop(self, projection: Projection[Any], *, by: str = "") -> None:
@@ -186,6 +194,8 @@ class SqlReplica:
             async with self._database.transaction() as tx:
                 await _insert_missing(tx, "truecopy_meta", ("name", "value"), "name", (LAZY_NAME, "yes"))
             self._lazy = True
+        if any(plan.effects for plan in plans):
+            await self._keep_effects()
         async with self._database.transaction(durable=durable) as tx:
             current = await _current(tx, projection, plans)
             if current:
@@ -197,18 +207,28 @@ class SqlReplica:
                 await _append(tx, journal)
         return frozenset(plan.was.partition for plan in current)
 
-    def delivering(self, name: str, limit: int) -> AbstractAsyncContextManager[Delivery]:
-        return delivering(self._database, name, limit, before=self._keep_effects)
+    def delivering(self, name: str, limit: int, *, without: Collection[str] = ()) -> AbstractAsyncContextManager[Delivery]:
+        return delivering(self._database, name, limit, without, before=self._keep_effects)
 
     async def pending(self, name: str) -> tuple[int, int]:
         await self._keep_effects()
         async with self._database.snapshot() as connection:
             return await pending(connection, name)
 
+    async def hold(self, name: str, key: str, why: str) -> None:
+        await self._keep_effects()
+        async with self._database.transaction() as tx:
+            await hold(tx, name, key, why)
+
+    async def held(self, name: str) -> Mapping[str, str]:
+        await self._keep_effects()
+        async with self._database.snapshot() as connection:
+            return await held(connection, name)
+
     async def _keep_effects(self) -> None:
         """Make the tables of effects: who has none has none of these."""
         if not self._keeps_effects:
-            await self._database.install((EFFECTS_FIRED,), (effects_statement(self._database.dialect),))
+            await self._database.install((EFFECTS_FIRED, EFFECTS_HELD), (effects_statement(self._database.dialect),))
             self._keeps_effects = True
 
     async def remember(self, projection: Projection[Any], what: str, said: JournalEntry) -> None:
@@ -253,6 +273,7 @@ class SqlReplica:
             (shape, shape.key, [(bucket_of(key), key, *sub) for plan in plans for key, sub in plan.drops]),
             (shape, shape.key, [(bucket, key, *sub) for plan in plans for bucket, (key, sub) in plan.strays]),
             (WAITING, WAITING.key, [(own, plan.was.partition, offset) for plan in plans for offset in plan.freed]),
+            (CHECKPOINTS, CHECKPOINTS.key, [(own, plan.was.partition, offset) for plan in plans for offset in plan.undone]),
         ]
         puts: list[tuple[Any, _Rows]] = [
             (shape, rows_to_put(projection, plans, kept)),

@@ -1,17 +1,22 @@
 """Effects in SQL: fired in the transaction of an apply, handed out and removed in another."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from truecopy_bus.sql import Connection, Database, Dialect, Kind, Shape, columns
 from truecopy_projections.effects import Delivery, FiredEffect
 from truecopy_projections.state import PartitionPlan
 
-__all__ = ["EFFECTS_FIRED", "delivering", "effects_statement", "fire", "pending"]
+__all__ = ["EFFECTS_FIRED", "EFFECTS_HELD", "delivering", "effects_statement", "fire", "held", "hold", "pending"]
 
 EFFECTS_FIRED = Shape(
     name="truecopy_effects_fired",
     columns=columns(projection=Kind.TEXT, key=Kind.TEXT, version=Kind.INTEGER),
+    key=("projection", "key"),
+)
+EFFECTS_HELD = Shape(
+    name="truecopy_effects_held",
+    columns=columns(projection=Kind.TEXT, key=Kind.TEXT, why=Kind.TEXT),
     key=("projection", "key"),
 )
 _STATEMENT_ROWS = 500
@@ -68,25 +73,43 @@ async def fire(tx: Connection, plans: Sequence[PartitionPlan]) -> None:
 
 @asynccontextmanager
 async def delivering(
-    database: Database, name: str, limit: int, *, before: Callable[[], Awaitable[None]]
+    database: Database, name: str, limit: int, without: Collection[str], *, before: Callable[[], Awaitable[None]]
 ) -> AsyncIterator[Delivery]:
     """See Replica.delivering. The rows stay locked, in their order: a second deliverer waits at the first of them."""
     await before()
+    passed_over = "".join(f" AND key <> ${at}" for at in range(2, len(without) + 2))
     async with database.transaction() as tx:
         rows = await tx.fetch(
             "SELECT id, projection, key, version, n, kind, payload FROM truecopy_effects WHERE projection = $1 "
+            f"AND key NOT IN (SELECT key FROM truecopy_effects_held WHERE projection = $1){passed_over} "
             f"ORDER BY id LIMIT {limit:d} {tx.dialect.for_update}",
             name,
+            *without,
         )
-        yield Delivery(
-            tuple(
+        delivery = Delivery(
+            effects=tuple(
                 FiredEffect(projection=projection, key=key, version=version, n=n, kind=kind, payload=payload)
                 for _, projection, key, version, n, kind, payload in rows
             ),
-            tx,
+            connection=tx,
         )
-        if rows:
-            await tx.fetch(f"DELETE FROM truecopy_effects WHERE id IN ({', '.join(str(int(row[0])) for row in rows)})")
+        yield delivery
+        done = [str(int(row[0])) for row, one in zip(rows, delivery.effects, strict=True) if one.id not in delivery.left]
+        if done:
+            await tx.fetch(f"DELETE FROM truecopy_effects WHERE id IN ({', '.join(done)})")
+
+
+async def hold(tx: Connection, name: str, key: str, why: str) -> None:
+    """See Replica.hold."""
+    if why:
+        await tx.put(EFFECTS_HELD, [(name, key, why.replace("\0", "\\0"))])
+    else:
+        await tx.drop(EFFECTS_HELD, EFFECTS_HELD.key, [(name, key)])
+
+
+async def held(read: Connection, name: str) -> dict[str, str]:
+    """See Replica.held."""
+    return dict(await read.fetch("SELECT key, why FROM truecopy_effects_held WHERE projection = $1 ORDER BY key", name))
 
 
 async def pending(read: Connection, name: str) -> tuple[int, int]:

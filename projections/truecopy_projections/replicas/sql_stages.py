@@ -42,12 +42,15 @@ async def enter(tx: Connection, projection: Projection[Any], *, beside: Stage = 
     """Enter a number that is not there yet: live if none of its name is, else `beside`. The caller lets one enter at a time."""
     known = await stages(tx, projection.name)
     if not any(one.number == projection.number for one in known):
-        await put_stage(tx, projection, Stage.LIVE if live_number(known) is None else beside, until_ms=None, by="")
+        await put_stage(tx, projection, Stage.LIVE if live_number(known) is None else beside)
 
 
-async def put_stage(tx: Connection, projection: Projection[Any], stage: Stage, *, until_ms: int | None, by: str) -> None:
-    """Make a number this, from now on."""
+async def put_stage(
+    tx: Connection, projection: Projection[Any], stage: Stage, *, for_ms: int | None = None, by: str = ""
+) -> None:
+    """Make a number this, from now on, or for so many ms."""
     [[now_ms]] = await tx.fetch(f"SELECT {tx.dialect.now_ms}")
+    until_ms = None if for_ms is None else now_ms + for_ms
     await tx.put(STAGES, [(projection.name, projection.number, stage.name, now_ms, until_ms, by)])
 
 
@@ -62,8 +65,8 @@ async def swap(
 ) -> None:
     """Let `new` be live in place of `old`, which follows from now on. `fences` are all of either, by its id.
 
-    Raises SwapRefusedError: a fence is lost, the positions differ, the stages are others by now, or an object depends on
-    the view and can't stay on it.
+    Raises SwapRefusedError: a fence is lost, the positions differ, the stages are others by now, or an object of somebody
+    else's depends on the view and can't stay on it.
     """
     if tx.dialect.name == "postgres":
         await tx.fetch(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
@@ -83,9 +86,8 @@ async def swap(
         told = ", ".join(f"@{number} {stage.name}" for number, stage in known.items())
         raise SwapRefusedError(new=new.id, old=old.id, seen=f"stages are {told}", remedy="look at `truecopy status`")
     await _show(tx, new, old)
-    [[now_ms]] = await tx.fetch(f"SELECT {tx.dialect.now_ms}")
-    await put_stage(tx, new, Stage.LIVE, until_ms=None, by=by)
-    await put_stage(tx, old, Stage.FOLLOWING, until_ms=now_ms + follow_ms, by=by)
+    await put_stage(tx, new, Stage.LIVE, by=by)
+    await put_stage(tx, old, Stage.FOLLOWING, for_ms=follow_ms, by=by)
 
 
 async def forget(tx: Connection, projection: Projection[Any]) -> None:

@@ -58,6 +58,17 @@ async def everything_in(snapshot: Snapshot) -> list[Any]:
 class ReadingSuite:
     """A part of ReplicaSuite."""
 
+    async def test_checkpoints_that_are_undone_are_gone_and_those_of_other_partitions_stay(self, replica: Replica) -> None:
+        fences, states = await taken(replica, LINES)
+        mine, others = [checkpoint_at(0, at) for at in range(3)], [checkpoint_at(1, at) for at in range(3)]
+        plans = [moved_on(fences[0], states[0], checkpoints=mine), moved_on(fences[1], states[1], checkpoints=others)]
+        await replica.apply(LINES, plans)
+
+        await replica.apply(LINES, [moved_on(fences[0], plans[0].state, undone=frozenset({1, 2}))])
+
+        async with replica.snapshot() as snapshot:
+            assert list(await snapshot.checkpoints(LINES.id)) == [*mine[:1], *others]
+
     async def test_the_newest_checkpoints_are_told_for_each_partition(self, replica: Replica) -> None:
         fences, states = await taken(replica, LINES)
         mine = [checkpoint_at(0, at) for at in range(5)]

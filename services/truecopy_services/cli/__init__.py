@@ -23,13 +23,16 @@ from truecopy_services.cli.get import GET
 from truecopy_services.cli.history import HISTORY
 from truecopy_services.cli.publish import PUBLISH
 from truecopy_services.cli.quarantine import QUARANTINE
+from truecopy_services.cli.rebuild import REBUILD
 from truecopy_services.cli.repair import REPAIR
+from truecopy_services.cli.restore import RESTORE
 from truecopy_services.cli.rollback import ROLLBACK
 from truecopy_services.cli.run import RUN
 from truecopy_services.cli.schema import SCHEMA
 from truecopy_services.cli.screen import Exit, Screen
 from truecopy_services.cli.scrub import SCRUB
 from truecopy_services.cli.status import STATUS
+from truecopy_services.cli.swap import SWAP
 from truecopy_services.cli.tail import TAIL
 from truecopy_services.cli.topics import TOPICS
 from truecopy_services.cli.verify import VERIFY
@@ -42,7 +45,7 @@ __all__ = ["VERBS", "main"]
 VERBS = (
     *(DEV, RUN, PUBLISH, GET, STATUS, TAIL),
     *(CHECK, SCRUB, CERTIFY, VERIFY, REPAIR, BOOTSTRAP, QUARANTINE),
-    *(HISTORY, ROLLBACK),
+    *(HISTORY, ROLLBACK, RESTORE, REBUILD, SWAP),
     *(TOPICS, SCHEMA, DOCTOR, BENCH, DEMO),
 )
 

@@ -1,4 +1,4 @@
-"""`truecopy demo`: real purchases, a killed worker, a proof, a damaged row and its repair; or a git repository's history."""
+"""`truecopy demo`: real purchases, a killed worker, a proof, a damaged row, a repair; `demo git`: a repository's history."""
 
 import os
 from argparse import ArgumentParser, Namespace
@@ -10,41 +10,35 @@ from truecopy_services.errors import UsageError
 
 __all__ = ["DEMO"]
 
-
-COMMITS = 20
-"""Commits whose trees are compared, unless another number is asked for."""
-SEED = 1
-"""What draws them, unless told."""
+DECLARED = "truecopy_services.demo.git.declared"
+"""The app of `demo git`, for other verbs on a folder that was kept."""
 
 
 def _arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", nargs="?", choices=["purchases", "git"], default="purchases",
-                        help="purchases (by default), or git: the history of a repository")  # fmt: skip
-    parser.add_argument(
-        "repository", metavar="REPO", nargs="?", type=Path, help="with git: a local repository; by default here"
-    )
+    told = "git: replicate the history of a git repository, and hold the replica against git at many commits"
+    parser.add_argument("what", nargs="?", choices=("git",), help=told)
+    parser.add_argument("repository", nargs="?", metavar="REPO", type=Path, help="git: the repository; here if left out")
     parser.add_argument("--kafka", action="store_true", help="on a real Kafka: the one in TRUECOPY_LOG, or its own")
     parser.add_argument("--postgres", action="store_true", help="on a real PostgreSQL: in TRUECOPY_REPLICA, or its own")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="leave files, databases and topics to be looked at")
-
-    of_git = parser.add_argument_group("with git")
-    of_git.add_argument("--rev", default="HEAD", metavar="REV", help="replicate all that this commit descends from")
-    of_git.add_argument("--commits", type=count, default=COMMITS, metavar="N", help="compare the trees of so many commits")
-    of_git.add_argument("--seed", type=count, default=SEED, metavar="N", help="draw them by this number")
-    of_git.add_argument("--every", action="store_true", help="compare the trees of all commits")
-    of_git.add_argument("--at", metavar="COMMIT", help="compare the tree of this commit alone")
-    of_git.add_argument("--rollback", metavar="COMMIT", help="then bring the replica back to this commit, and forward again")
+    parser.add_argument("--rev", metavar="REV", help="git: the last commit that is replicated; HEAD if left out")
+    parser.add_argument("--commits", metavar="N", type=count, default=20, help="git: prove so many commits, chosen by --seed")
+    parser.add_argument("--every", action="store_true", help="git: prove every commit")
+    parser.add_argument("--at", metavar="COMMIT", help="git: prove this one")
+    parser.add_argument(
+        "--rollback", metavar="COMMIT", help="git: roll back to this one, and forward again; the middle if left out"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="git: chooses the commits")
 
 
 async def _demo(arguments: Namespace, screen: Screen) -> Exit:
     on_kafka = arguments.kafka or os.environ.get("TRUECOPY_LOG", "").startswith("kafka:")
     named = (os.environ.get(name, "") for name in ("TRUECOPY_STORE", "TRUECOPY_REPLICA"))
     on_postgres = arguments.postgres or any(address.startswith("postgres") for address in named)
-    if arguments.source == "git":
+    if arguments.what == "git":
         return await _git(arguments, screen, on_kafka=on_kafka, on_postgres=on_postgres)
-    of_git = [name for name in ("at", "rollback", "every", "repository") if getattr(arguments, name)]
-    if of_git:
-        raise UsageError(f"{', '.join(of_git)}: the demo of purchases has no repository; say `truecopy demo git`")
+    if arguments.rev or arguments.at or arguments.rollback or arguments.every:
+        raise UsageError("--rev, --at, --rollback and --every are of `truecopy demo git`")
     from truecopy_services.demo.story import tell
 
     outcome, faults = await tell(screen, on_kafka=on_kafka, on_postgres=on_postgres, keep=arguments.keep)
@@ -61,27 +55,41 @@ async def _demo(arguments: Namespace, screen: Screen) -> Exit:
 
 
 async def _git(arguments: Namespace, screen: Screen, *, on_kafka: bool, on_postgres: bool) -> Exit:
-    from truecopy_services.demo.git.story import Asked, tell
+    from truecopy_services.demo.git.declared import FILES, HISTORY, app
+    from truecopy_services.demo.git.telling import Asked, tell
+    from truecopy_services.demo.places import places
 
     asked = Asked(
         repository=arguments.repository or Path(),
-        rev=arguments.rev,
-        number=arguments.commits,
-        seed=arguments.seed,
-        every=arguments.every,
+        rev=arguments.rev or "HEAD",
+        commits=None if arguments.every else max(2, arguments.commits),
         at=arguments.at,
-        rollback=arguments.rollback,
+        back=arguments.rollback,
+        seed=arguments.seed,
     )
-    outcome, faults = await tell(screen, asked, on_kafka=on_kafka, on_postgres=on_postgres, keep=arguments.keep)
-    for fault in faults:
+    async with (
+        places(
+            keep=arguments.keep,
+            on_kafka=on_kafka,
+            on_postgres=on_postgres,
+            settings={},
+            say=screen.say,
+            services=(app.service,),
+            topics=(FILES, HISTORY),
+            resumes=True,
+        ) as where,
+        app.at(where.settings(app.service)).open() as service,
+    ):
+        with screen.console.status(f"reading {asked.repository}") as status:
+            outcome = await tell(asked, service, screen.say, status.update)
+    for fault in outcome.faults:
         screen.say(f"NOT AS PROMISED: {fault}")
-    if not faults and outcome.commits:
-        screen.say(
-            f"EQUAL: {outcome.commits} commits, the replica's tree as of {len(outcome.proven)} of them and of the last one is "
-            f"git's, {outcome.entries} entries, in {outcome.seconds} s"
-        )
+    if not outcome.faults:
+        screen.say(f"EQUAL: {outcome.events:,} events, {outcome.proven:,} commits proven, rolled back and forward again")
+    if arguments.keep is not None:
+        screen.say(f"look around: TRUECOPY_HOME={arguments.keep} truecopy status {DECLARED}")
     screen.finish(outcome.as_json())
-    return Exit.FAILED if faults else Exit.GOOD
+    return Exit.FAILED if outcome.faults else Exit.GOOD
 
 
 DEMO = Verb(name="demo", purpose="watch it work on real data, through a kill", arguments=_arguments, act=_demo)

@@ -19,7 +19,8 @@ __all__ = ["GET"]
 
 def _arguments(parser: ArgumentParser) -> None:
     app_argument(parser)
-    parser.add_argument("projection", metavar="PROJECTION")
+    told = "by its name the number that is live, or NAME@NUMBER"
+    parser.add_argument("projection", metavar="PROJECTION", help=told)
     parser.add_argument("key", metavar="KEY")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--at-least", metavar="TOKEN", help="wait until the replica has applied what this token stands for")
@@ -33,10 +34,14 @@ async def _get(arguments: Namespace, screen: Screen) -> Exit:
     if arguments.as_of:
         return await _get_as_of(arguments, screen, app, projection)
     async with app.open(store=False) as service:
-        reader = service.replica(projection)
+        live = arguments.projection == projection.name
         limit_s = service.settings.timeout_s + service.settings.at_least_s
         async with answering_within(limit_s, f"replica {service.replica_adapter.name}"):
-            rows = await reader.rows(arguments.key, at_least=arguments.at_least)
+            if live:
+                reader, rows = await service.replica(projection.name).read(arguments.key, at_least=arguments.at_least)
+                projection = reader.projection
+            else:
+                rows = await service.replica(projection).rows(arguments.key, at_least=arguments.at_least)
     found = _said(rows, screen)
     if not found:
         screen.say(f"{projection.id} has no row of {arguments.key!r}")

@@ -1,11 +1,13 @@
-"""`truecopy rollback`: bring a key, or many, back to an earlier state by new events."""
+"""`truecopy rollback`: bring a key, or many, back to an earlier state by new events, or a projection to another number."""
 
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 
 from truecopy_bus.rollbacks import Outcome
+from truecopy_services.app import Truecopy
 from truecopy_services.cli.history import delta_json, entity_of, what_argument
 from truecopy_services.cli.screen import Exit, Screen
+from truecopy_services.cli.swap import numbered, swap_and_tell, swap_options
 from truecopy_services.cli.verb import Verb, app_argument, app_of, count
 from truecopy_services.entities import Entity
 from truecopy_services.errors import UsageError
@@ -32,16 +34,31 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="tell what would be done, and publish nothing")
     told = "go on with a rollback of many keys that did not end; without ID say which ones did not"
     parser.add_argument("--resume", nargs="?", const="", metavar="ID", help=told)
+    swap_options(parser)
 
 
 async def _rollback(arguments: Namespace, screen: Screen) -> Exit:
     app = app_of(arguments.app)
+    if "@" in arguments.what:
+        return await _number(app, arguments, screen)
     _refuse_mixtures(arguments)
     async with app.open() as service:
         entity = entity_of(app, service, arguments.what)
         if arguments.key is not None:
             return await _one(entity, arguments, screen)
         return await _many(entity, arguments, screen)
+
+
+async def _number(app: Truecopy, arguments: Namespace, screen: Screen) -> Exit:
+    """The way back to a number that was live before: a swap like another."""
+    given = (arguments.key, arguments.to, arguments.since, arguments.expected_version, arguments.resume)
+    if any(one is not None for one in given) or arguments.where:
+        raise UsageError(
+            f"{arguments.what} is a projection's number, which comes back as a whole; only --dry-run and --accept go"
+        )
+    async with app.open(store=False) as service:
+        how = {"accept": arguments.accept, "follow_s": arguments.follow, "dry_run": arguments.dry_run}
+        return await swap_and_tell(service, numbered(app, arguments.what), screen, **how)
 
 
 def _refuse_mixtures(arguments: Namespace) -> None:

@@ -69,14 +69,14 @@ async def places(
     say: Callable[[str], None],
     services: Sequence[str] = SERVICES,
     topics: Sequence[str] = ("shop.customer",),
-    resumed: str = "",
+    resumes: bool = False,
 ) -> AsyncIterator[Places]:
-    """Make them, with servers if asked; `settings` are those that all services share.
+    """Make them, with servers if asked; `settings` are those that all services share, `topics` those of their entities.
 
-    Without servers, a folder to keep that holds the file `resumed` is gone on with. Raises UsageError, UnavailableError.
+    With `resumes` the folder to keep may hold files of an earlier run. Raises UsageError, UnavailableError.
     """
     async with AsyncExitStack() as stack:
-        directory = _directory(stack, keep, "" if on_kafka or on_postgres else resumed)
+        directory = _directory(stack, keep, resumes=resumes)
         shared: dict[str, Any] = {**settings, "home": directory, "log": "", "namespace": ""}
         databases: dict[str, str] = {}
         label = f"demo_{secrets.token_hex(4)}"
@@ -100,12 +100,12 @@ async def places(
         yield Places(directory=directory, shared=shared, databases=databases)
 
 
-def _directory(stack: AsyncExitStack, keep: Path | None, resumed: str) -> Path:
+def _directory(stack: AsyncExitStack, keep: Path | None, *, resumes: bool) -> Path:
     if keep is None:
         directory = Path(tempfile.mkdtemp(prefix="truecopy-demo-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         return directory
-    if keep.exists() and any(keep.iterdir()) and not (resumed and (keep / resumed).exists()):
+    if not resumes and keep.exists() and any(keep.iterdir()):
         raise UsageError(f"--keep {keep}: the folder is not empty; name a new one")
     keep.mkdir(parents=True, exist_ok=True)
     return keep.absolute()

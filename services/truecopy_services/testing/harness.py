@@ -34,6 +34,7 @@ from truecopy_projections.replica import Replica
 from truecopy_projections.verdicts import Report, Verdict, worst
 from truecopy_services.config import MEMORY, Settings
 from truecopy_services.errors import UsageError
+from truecopy_services.live_reading import LiveReader
 from truecopy_services.reading import GatheredReader, ReplicaReader
 from truecopy_services.service import Service
 from truecopy_services.testing.delivery import Delivery, Member
@@ -86,7 +87,10 @@ class Harness(Service):
     @overload
     def replica(self, rows: Gathered[R]) -> GatheredReader[R]: ...
 
-    def replica(self, rows: Projection[R] | Gathered[R]) -> ReplicaReader[R] | GatheredReader[R]:
+    @overload
+    def replica(self, rows: str) -> LiveReader: ...
+
+    def replica(self, rows: Projection[R] | Gathered[R] | str) -> ReplicaReader[R] | GatheredReader[R] | LiveReader:
         """The rows of a projection. A read that demands a token delivers first; any other sees what the replica holds now."""
         return self._reader(rows, wait_s=0, before=partial(self.delivery.deliver, self.limit_s))
 

@@ -1,3 +1,1 @@
-"""The demo on the history of a git repository: each path an entity, each commit that touches it an event, each tree proven."""
-
-__all__: list[str] = []
+"""The history of a git repository as events: replicated, proven at any commit, rolled back and forward again."""
