@@ -233,6 +233,20 @@ def test_what_is_no_commit_is_refused_by_name(odd: Git, capsys: pytest.CaptureFi
     assert (code, why in outcome["error"]) == (2, True), outcome
 
 
+def test_the_repository_that_is_named_is_read_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, other = Git(tmp_path / "named"), Git(tmp_path / "other")
+    for git, path in ((named, "here"), (other, "there")):
+        git.write(path, "1\n")
+        git.commit()
+    monkeypatch.setenv("GIT_DIR", str(other.folder / ".git"))
+
+    repository = Repository(named.folder)
+
+    assert list(repository.tree(repository.resolve("HEAD"))) == ["here"]
+
+
 def test_what_is_no_repository_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is no git repository" in told(capsys, str(tmp_path))[1]["error"]
     assert "is no folder" in told(capsys, str(tmp_path / "nothing"))[1]["error"]
