@@ -33,7 +33,7 @@ from truecopy_projections.replicas.landing_file import as_file, clear_away, is_a
 from truecopy_projections.replicas.sql_snapshot import SqlSnapshot, check, read_meta
 from truecopy_schemas.errors import NewerFormatError
 
-__all__ = ["Bootstrap", "Progress", "bootstrap"]
+__all__ = ["Bootstrap", "Progress", "bootstrap", "same_database"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ async def bootstrap(
     if projection.foreign is not None:
         insist(("its topic is foreign, and no copy of one can be certified", "let workers fill the replica from the log"))
     _refuse_missing(peer)
-    if await _same(target, peer):
+    if await same_database(target, peer):
         insist(("the two are one database", "name another replica's address"))
     file = new_file(target)
     if file is None:
@@ -174,7 +174,8 @@ def _refuse_missing(peer: Database) -> None:
         raise DatabaseUnavailableError(database=peer.name, seen="there is no such file", remedy="check the address")
 
 
-async def _same(target: Database, peer: Database) -> bool:
+async def same_database(target: Database, peer: Database) -> bool:
+    """Whether two are one database, however each was addressed; on PostgreSQL one schema of it. Raises what is away."""
     if target.dialect != peer.dialect:
         return False
     if isinstance(target, SqliteDatabase) and isinstance(peer, SqliteDatabase):

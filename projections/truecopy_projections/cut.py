@@ -23,7 +23,7 @@ from truecopy_projections.state import Checkpoint, MarkVerdict
 from truecopy_schemas.control import CONTROL_HEADER, CONTROL_KEY, MARK, Mark, decode
 from truecopy_schemas.errors import ForeignRecordError, UndecodableError
 
-__all__ = ["Asked", "AtEnd", "AtMark", "AtOffset", "AtTime", "Cut", "Recorded", "find_cut", "recorded_by"]
+__all__ = ["Asked", "AtEnd", "AtMark", "AtOffset", "AtTime", "Cut", "Recorded", "find_cut", "read_between", "recorded_by"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ async def _before_later(
         return record.partition not in found
 
     starts = {p: max(start, near.get(p, start)) for p, (start, _) in bounds.items()}
-    await _read(log, state.name, starts, ends, look)
+    await read_between(log, state.name, starts, ends, look)
     for p, (start, _) in sorted(bounds.items()):
         if found.get(p) == start > 0:
             raise CutError(f"{state.name}[{p}] holds nothing that old any more: what lay before offset {start} is gone")
@@ -207,12 +207,12 @@ async def _marks(
         return not search.over
 
     starts = {p: max(start, searches[p].offset + 1) for p, (start, _) in bounds.items() if not searches[p].over}
-    await _read(log, state.name, starts, {p: bounds[p][1] for p in starts}, look)
+    await read_between(log, state.name, starts, {p: bounds[p][1] for p in starts}, look)
     older = {p: 0 for p, search in searches.items() if search.found is None and search.is_older}
     if older:  # older than all that the replica keeps
         for p in older:
             searches[p] = _Search(asked, p)
-        await _read(log, state.name, {p: bounds[p][0] for p in older}, {p: bounds[p][1] for p in older}, look)
+        await read_between(log, state.name, {p: bounds[p][0] for p in older}, {p: bounds[p][1] for p in older}, look)
     return {p: search.outcome(state.name, bounds[p]) for p, search in searches.items()}
 
 
@@ -299,10 +299,13 @@ def _mark_in(record: Record, state: TopicState) -> Mark | None:
     return said if isinstance(said, Mark) and said.incarnation == state.incarnation else None
 
 
-async def _read(
+async def read_between(
     log: Log, topic: str, starts: Mapping[int, int], ends: Mapping[int, int], look: Callable[[Record], bool]
 ) -> None:
-    """Show `look` the records between these offsets, a batch at a time; of a partition no more once it answers False."""
+    """Show `look` the records between these offsets, a batch at a time; of a partition no more once it answers False.
+
+    Raises LogUnavailableError.
+    """
     at = dict(starts)
     reader = log.reader(topic)
     stalls_at = time.monotonic() + REPLAY_STALL_S

@@ -18,6 +18,7 @@ __all__ = [
     "ProjectionError",
     "RebuildRefusedError",
     "RepairRefusedError",
+    "ReplayRefusedError",
     "RestoreRefusedError",
     "RollbackConflictError",
     "RollbackRefusedError",
@@ -192,6 +193,14 @@ class StoppedError(TruecopyError):
         )
         self.projection, self.key, self.version = projection, key, version
         self.partition, self.offset, self.why = partition, offset, why
+
+
+class ReplayRefusedError(TruecopyError):
+    """A replay that would touch what is live, or what no replay made. Nothing was changed; do what the message says."""
+
+    def __init__(self, *, sandbox: str, seen: str, remedy: str) -> None:
+        super().__init__(f"sandbox {sandbox}: {seen}; {remedy}")
+        self.sandbox, self.seen, self.remedy = sandbox, seen, remedy
 
 
 class SwapRefusedError(TruecopyError):

@@ -46,6 +46,7 @@ __all__ = [
     "SNAPSHOT_KEEP_S",
     "SWAP_ARRIVE_S",
     "SWAP_TRIES",
+    "TAIL_EVENTS_MAX",
     "THREAD_RECORDS_MIN",
     "TOPIC_POLL_S",
     "TOPIC_QUIET_S",
@@ -162,3 +163,5 @@ COMPARED_BUCKETS = 32
 """Buckets of two sets of rows that are compared at a time: a thirty-second part of either is in memory."""
 COMPARED_SAMPLES = 5
 """Rows of each kind of difference that are told of, with what caused them; the others are counted."""
+TAIL_EVENTS_MAX = 20_000
+"""Events applied since a proof that are folded while a swap holds all up: some seconds of folding."""

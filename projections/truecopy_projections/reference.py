@@ -100,10 +100,18 @@ async def replay(
     return await fed(fold_one, log, schemas, topic=topic, upto=upto)
 
 
-async def fed(fold_one: "Fold", log: Log, schemas: SchemaSource, *, topic: str, upto: Mapping[int, int]) -> Reference:
-    """What a fold makes of the log from offset 0 on, as replay says it."""
+async def fed(
+    fold_one: "Fold",
+    log: Log,
+    schemas: SchemaSource,
+    *,
+    topic: str,
+    upto: Mapping[int, int],
+    after: Mapping[int, int] | None = None,
+) -> Reference:
+    """What a fold makes of the log from offset 0 on, or from those of `after`, as replay says it."""
     watch = fold_one.watch
-    at = dict.fromkeys(upto, 0)
+    at = dict.fromkeys(upto, 0) if after is None else {p: after.get(p, 0) for p in upto}
     reader = log.reader(topic)
     stalls_at = time.monotonic() + REPLAY_STALL_S
     try:

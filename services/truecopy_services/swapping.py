@@ -1,8 +1,9 @@
 """Letting one number of a projection take the place of the live one, and the way back, which is the same.
 
-It is checked first, while everything works. Then both numbers are held by the swap alone, brought to one position, and checked
-again if that is another than the proven one; so nobody applies for a bounded time, and what an event sets off is set off by the
-number that was live when it was applied. One transaction then changes view and stages under all fences.
+First the new number, which nobody reads, is held by the swap alone and checked as a whole, however long that takes. Then the
+live one is held too, both are brought to one position, and what the new one applied since its proof is proven by folding that
+tail. So nobody is held up but for a bounded time, and what an event sets off is set off by the number that was live when it was
+applied. One transaction then changes view and stages under all fences.
 """
 
 import asyncio
@@ -10,8 +11,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,13 @@ from truecopy_bus.errors import DatabaseUnavailableError
 from truecopy_bus.points import Point, reached
 from truecopy_projections.bounded import BoundedWorker
 from truecopy_projections.check import check
-from truecopy_projections.errors import SwapRefusedError
+from truecopy_projections.cut import AtMark, find_cut
+from truecopy_projections.errors import CutError, SwapRefusedError
 from truecopy_projections.limits import ALONE_LEASE_S, SWAP_ARRIVE_S, SWAP_TRIES
 from truecopy_projections.numbers_diff import NumbersDiff, compare_numbers
 from truecopy_projections.projection import Projection
 from truecopy_projections.stages import Stage, live_number, stage_of
+from truecopy_projections.tail_proof import proven_at, wrong_since
 from truecopy_projections.verdicts import Report, Verdict
 from truecopy_services.errors import UsageError
 from truecopy_services.service import Service
@@ -79,26 +82,21 @@ async def swap(
     number that this app does not declare, NotCaughtUpError where one does not come to the other's position, and what is away.
     """
     old = await _replaced(service, new)
-    [report] = await service.check(new)
     if dry_run:
+        [report] = await service.check(new)
         async with service.replica_adapter.snapshot() as snapshot:
             difference = await compare_numbers(new, old, snapshot)
         refusal = _refusal(report, difference, accept)
         if refusal and not diff:
             raise SwapRefusedError(new=new.id, old=old.id, seen=refusal, remedy=_remedy(difference))
         return _told(new, old, report, difference, accept)
-    if report.verdict is not Verdict.EQUAL and not accept:
-        async with service.replica_adapter.snapshot() as snapshot:
-            difference = await compare_numbers(new, old, snapshot)
-        raise SwapRefusedError(new=new.id, old=old.id, seen=_refusal(report, difference, ""), remedy=_remedy(difference))
-    return await _swapped(service, new, old, report, accept=accept, diff=diff, follow_s=follow_s, by=by)
+    return await _swapped(service, new, old, accept=accept, diff=diff, follow_s=follow_s, by=by)
 
 
 async def _swapped(
     service: Service,
     new: Projection[Any],
     old: Projection[Any],
-    report: Report,
     *,
     accept: str,
     diff: bool,
@@ -106,17 +104,31 @@ async def _swapped(
     by: str,
 ) -> Swapped:
     replica, holder = service.replica_adapter, f"swap {socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
-    began_s = time.monotonic()
+    topic, schemas = service.topic(new), service.schemas(new)
     async with AsyncExitStack() as leaving:
-        workers = [_alone(service, one, holder) for one in (new, old)]
+        ours, theirs = workers = [_alone(service, one, holder) for one in (new, old)]
         for worker in workers:
             leaving.push_async_callback(worker.leave)
+        await _to_a_mark(service, ours, old)
+        async with _kept(ours):
+            report = await check(new, replica, service.log, schemas, topic=topic, wait_s=0)
+            if report.verdict is not Verdict.EQUAL and not accept:
+                async with replica.snapshot() as snapshot:
+                    difference: NumbersDiff | None = await compare_numbers(new, old, snapshot)
+                raise SwapRefusedError(
+                    new=new.id, old=old.id, seen=_refusal(report, difference, ""), remedy=_remedy(difference)
+                )
+        began_s = time.monotonic()
         async with asyncio.timeout(HELD_S) as held:
             try:
-                positions = await _together(*workers)
+                positions = await _furthest(ours, theirs)
+                tail = await proven_at(new, replica, service.log, schemas, topic=topic, upto=positions)
+                await _together(positions, ours, theirs)
                 await reached(Point.SWAP_SEIZED)
-                if report.positions != positions:
-                    report = await check(new, replica, service.log, service.schemas(new), topic=service.topic(new), wait_s=0)
+                wrong = await wrong_since(new, replica, service.log, schemas, tail, topic=topic, upto=positions)
+                if wrong and not accept:
+                    seen = f"since it was checked, {wrong}"
+                    raise SwapRefusedError(new=new.id, old=old.id, seen=seen, remedy="see `truecopy check`, and swap again")
                 difference = None
                 if accept or diff or report.verdict is not Verdict.EQUAL:
                     async with replica.snapshot() as snapshot:
@@ -188,16 +200,59 @@ def _alone(service: Service, projection: Projection[Any], holder: str) -> Bounde
     )
 
 
-async def _together(*workers: BoundedWorker) -> Mapping[int, int]:
-    """Bring each to the furthest position of any."""
-    for worker in workers:
+@asynccontextmanager
+async def _kept(worker: BoundedWorker) -> AsyncIterator[None]:
+    """Keep what a worker holds, and stand still, while the block lasts. Raises what ends the worker."""
+
+    async def beat() -> None:
+        while True:
+            await worker.step()
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()
+        with suppress(asyncio.CancelledError):
+            await beating
+
+
+async def _to_a_mark(service: Service, ours: BoundedWorker, old: Projection[Any]) -> None:
+    """Hold it, and bring it to the owner's newest marks, where it can be proven; where it is beyond, wait for later ones."""
+    await ours.step()
+    projection, waits_s = ours.projection, service.settings.check_wait_s
+    until_s = time.monotonic() + waits_s
+    while True:
+        async with service.replica_adapter.snapshot() as snapshot:
+            kept = await snapshot.checkpoints(old.id, newest=1)
+        try:
+            cut = await find_cut(AtMark(), service.log, topic=ours.topic, checkpoints=kept)
+        except CutError:  # there is none, as on a topic of others
+            offsets: Mapping[int, int] = {}
+        else:
+            offsets = cut.offsets
+        if all(offsets.get(p, 0) >= at for p, at in ours.positions.items()):
+            break
+        if projection.foreign is not None or time.monotonic() > until_s:  # then the check says what is missing
+            offsets = {p: end for p, (_, end) in (await service.log.describe(ours.topic)).bounds.items()}
+            break
+        await ours.step()
+    ours.upto = dict(offsets)
+    await ours.arrive(within_s=waits_s + SWAP_ARRIVE_S)
+
+
+async def _furthest(ours: BoundedWorker, theirs: BoundedWorker) -> Mapping[int, int]:
+    """Hold both, and say the furthest position of either in each partition."""
+    for worker in (ours, theirs):
         await worker.step()
-    furthest = {p: max(worker.positions[p] for worker in workers) for p in workers[0].positions}
+    return {p: max(at, theirs.positions[p]) for p, at in ours.positions.items()}
+
+
+async def _together(positions: Mapping[int, int], *workers: BoundedWorker) -> None:
     for worker in workers:
-        worker.upto = dict(furthest)
+        worker.upto = dict(positions)
         if worker.left:
             await worker.arrive(within_s=SWAP_ARRIVE_S)
-    return furthest
 
 
 def _refusal(report: Report, difference: NumbersDiff | None, accept: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.limits.drives import default, drives
-from tests.services.numbers import both, first, second
+from tests.services.numbers import both, first, payments, second
 from tests.services.test_versions import begun, stages
 
 from truecopy_bus.errors import DatabaseUnavailableError
@@ -13,6 +13,7 @@ from truecopy_projections import limits
 from truecopy_projections.bounded import BoundedWorker
 from truecopy_projections.errors import NotCaughtUpError
 from truecopy_projections.stages import Stage
+from truecopy_projections.tail_proof import Proven, proven_at
 from truecopy_services import Settings
 from truecopy_services.rebuilding import rebuild
 from truecopy_services.swapping import swap
@@ -67,3 +68,23 @@ async def how_often_a_swap_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         left[0] = limits.SWAP_TRIES - 1
         assert (await swap(service, second)).done
         assert (await swap(service, first)).done
+
+
+@drives("projections.TAIL_EVENTS_MAX")
+async def events_since_a_proof_that_are_folded_while_all_is_held(tmp_path: Path) -> None:
+    await begun(quick(tmp_path))
+    async with both.at(quick(tmp_path)).open() as service:
+        assert (await rebuild(service, second)).follows
+        relay = service.relay()
+        topic = service.topic(second)
+
+        async def tail(events: int) -> Proven:
+            await service.publish_many(payments(10, events // 10 + 1)[:events])
+            await relay.drain()
+            upto = {p: end for p, (_, end) in (await service.log.describe(topic)).bounds.items()}
+            return await proven_at(second, service.replica_adapter, service.log, service.registry, topic=topic, upto=upto)
+
+        assert len((await tail(limits.TAIL_EVENTS_MAX)).keys) == 10
+        with pytest.raises(NotCaughtUpError, match=f"has {limits.TAIL_EVENTS_MAX + 1} events"):
+            await tail(1)
+        await relay.leave()

@@ -1,6 +1,5 @@
 """An app whose projection has two numbers: `tally@1`, and `tally@2` with a column more, which refuses what it is told to."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from truecopy_services import Change, Event, Projection, Truecopy
@@ -49,7 +48,7 @@ def till(*numbers: Projection[Tally] | Projection[Counted]) -> Truecopy:
     return app
 
 
-def payments(keys: int, each: int) -> Collection[tuple[str, Paid]]:
+def payments(keys: int, each: int) -> list[tuple[str, Paid]]:
     return [(f"a{at % keys}", Paid(amount=at)) for at in range(keys * each)]
 
 

@@ -25,6 +25,7 @@ from truecopy_services.cli.publish import PUBLISH
 from truecopy_services.cli.quarantine import QUARANTINE
 from truecopy_services.cli.rebuild import REBUILD
 from truecopy_services.cli.repair import REPAIR
+from truecopy_services.cli.replay import REPLAY
 from truecopy_services.cli.restore import RESTORE
 from truecopy_services.cli.rollback import ROLLBACK
 from truecopy_services.cli.run import RUN
@@ -45,7 +46,7 @@ __all__ = ["VERBS", "main"]
 VERBS = (
     *(DEV, RUN, PUBLISH, GET, STATUS, TAIL),
     *(CHECK, SCRUB, CERTIFY, VERIFY, REPAIR, BOOTSTRAP, QUARANTINE),
-    *(HISTORY, ROLLBACK, RESTORE, REBUILD, SWAP),
+    *(HISTORY, ROLLBACK, REPLAY, RESTORE, REBUILD, SWAP),
     *(TOPICS, SCHEMA, DOCTOR, BENCH, DEMO),
 )
 

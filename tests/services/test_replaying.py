@@ -1,0 +1,194 @@
+"""Replays into sandboxes: what they prove and tell, and that what is live stays as it was, byte by byte."""
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace as with_
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.services.numbers import first, payments, refused, second, till
+from tests.services.test_versions import begun
+
+from truecopy_bus.sql import connect
+from truecopy_projections.cut import AtOffset
+from truecopy_projections.errors import CutError, ReplayRefusedError, StoppedError
+from truecopy_projections.stages import Stage, live_number
+from truecopy_services import Service, Settings, Verdict
+from truecopy_services.errors import UsageError
+from truecopy_services.operating.cuts import cut_asked
+from truecopy_services.replay_reading import compare_with_live, survey
+from truecopy_services.replaying import JOURNALED, cut_of, replay
+from truecopy_services.sandboxes import opened_sandbox
+
+app = till(first)
+
+
+def quick(folder: Path, **more: Any) -> Settings:
+    return Settings(home=folder, read_wait_s=0.05, lease_s=0.5, mark_writing_s=0.05, **more)
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    await begun(quick(tmp_path))
+    async with app.at(quick(tmp_path)).open(store=False) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["a file", "postgresql"])
+def box(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else f"sqlite:{tmp_path}/box.db"
+
+
+def live_bytes(folder: Path) -> dict[str, str]:
+    """What the files of log, store and replica hold, by their contents: a shared-memory file holds readers' locks."""
+    files = [one for one in folder.iterdir() if "box" not in one.name and not one.name.endswith("-shm")]
+    return {one.name: hashlib.blake2b(one.read_bytes()).hexdigest() for one in files if one.stat().st_size}
+
+
+async def test_a_replay_proves_itself_at_marks_goes_on_and_leaves_what_is_live_as_it_was(
+    service: Service, box: str, tmp_path: Path
+) -> None:
+    before = live_bytes(tmp_path)
+    cut = await cut_of(service, first, cut_asked("end"))
+    half = AtOffset({p: end // 2 for p, end in cut.offsets.items()})
+    async with opened_sandbox(service, first, box) as sandbox:
+        part = await replay(service, first, sandbox, to=half)
+        assert part.positions == half.offsets
+        less = await compare_with_live(service, first, sandbox)
+        assert less.total
+        assert set(less.rows.names) <= {"removed", "changed:amount"}
+        samples = less.as_json()["samples"]
+        assert all(one["events"] for one in samples)
+        for one in samples:
+            low, high = sorted(one["versions"].values())
+            assert all(low < event["version"] <= high for event in one["events"])
+    async with opened_sandbox(service, first, box) as sandbox:
+        whole = await replay(service, first, sandbox, by="an operator")
+        assert (whole.began, whole.applied + part.applied, whole.equal) == (part.positions, whole.count, True)
+        assert whole.count == 12
+        same = await compare_with_live(service, first, sandbox)
+        assert (same.total, same.rows.compared) == (0, 4)
+        [report] = await with_(service, replica_adapter=sandbox).check(first, deep=True)
+        assert report.verdict is Verdict.EQUAL
+        async with sandbox.snapshot() as snapshot:
+            entries = await snapshot.journal(JOURNALED)
+            assert live_number(await snapshot.stages(first.name)) is None
+        assert [entry["what"] for entry in entries] == ["begun", "ended"] * 2
+        assert entries[-1]["by"] == "an operator"
+        with pytest.raises(ReplayRefusedError, match="beyond"):
+            await replay(service, first, sandbox, to=half)
+    async with opened_sandbox(service, first, box, anew=True) as sandbox:
+        again = await replay(service, first, sandbox, to=half)
+        assert (again.applied, again.positions) == (part.applied, part.positions)
+    assert live_bytes(tmp_path) == before
+
+
+async def test_an_event_that_cannot_be_applied_ends_a_replay_which_goes_on_when_that_is_mended(tmp_path: Path) -> None:
+    await begun(quick(tmp_path))
+    amounts = {event.amount for _, event in payments(4, 3)}
+    refused.add(max(amounts))
+    async with till(first, second).at(quick(tmp_path)).open(store=False) as service:
+        async with opened_sandbox(service, second, f"sqlite:{tmp_path}/box.db") as sandbox:
+            try:
+                with pytest.raises(StoppedError, match="no such amount"):
+                    await replay(service, second, sandbox)
+                parked = await replay(service, second, sandbox, parks=True)
+            finally:
+                refused.clear()
+            assert parked.parked > 0
+        async with opened_sandbox(service, second, f"sqlite:{tmp_path}/box.db", anew=True) as sandbox:
+            done = await replay(service, second, sandbox)
+            assert (done.parked, done.count, done.equal) == (0, 12, True)
+            async with sandbox.snapshot() as snapshot:
+                said = [entry["what"].partition(":")[0] for entry in await snapshot.journal(JOURNALED)]
+                assert [(one.number, one.stage) for one in await snapshot.stages("tally")] == [(2, Stage.BUILDING)]
+            assert said == ["begun", "stopped", "begun", "ended", "begun", "ended"]
+
+
+async def test_two_replays_of_one_sandbox_do_not_meet(service: Service, box: str) -> None:
+    async with opened_sandbox(service, first, box) as one, opened_sandbox(service, first, box) as other:
+        ended = await asyncio.gather(*(replay(service, first, each) for each in (one, other)), return_exceptions=True)
+        done = [each for each in ended if not isinstance(each, BaseException)]
+        assert done
+        assert {type(each) for each in ended if isinstance(each, BaseException)} <= {ReplayRefusedError}
+        assert (sum(each.applied for each in done), done[0].count) == (12, 12)
+        [report] = await with_(service, replica_adapter=one).check(first, deep=True)
+        assert report.verdict is Verdict.EQUAL
+
+
+async def test_what_is_live_is_refused_by_whatever_spelling(service: Service, tmp_path: Path) -> None:
+    before = live_bytes(tmp_path)
+    os.symlink(tmp_path / "till.replica.db", tmp_path / "box-linked.db")
+    os.link(tmp_path / "till.store.db", tmp_path / "box-hard.db")
+    spelt = [f"sqlite:{tmp_path}/x/../till.replica.db", f"sqlite:{tmp_path}/box-linked.db", f"sqlite:{tmp_path}/box-hard.db"]
+    for address in (*spelt, f"sqlite://{tmp_path}/log.db"):
+        with pytest.raises(ReplayRefusedError, match="this service's live"):
+            async with opened_sandbox(service, first, address):
+                raise AssertionError
+    assert live_bytes(tmp_path) == before
+
+
+async def test_a_live_database_of_a_server_is_refused_by_another_spelling(postgres_url: str, tmp_path: Path) -> None:
+    await begun(quick(tmp_path, replica=postgres_url))
+    other = f"{postgres_url}{'&' if '?' in postgres_url else '?'}application_name=another"
+    async with app.at(quick(tmp_path, replica=postgres_url)).open(store=False) as service:
+        with pytest.raises(ReplayRefusedError, match="live replica"):
+            async with opened_sandbox(service, first, other):
+                raise AssertionError
+
+
+async def test_a_database_that_no_replay_made_is_refused_even_anew(service: Service, box: str) -> None:
+    database = await connect(box)
+    async with database.transaction() as tx:
+        await tx.fetch("CREATE TABLE ours (n INTEGER)")
+    await database.close()
+    with pytest.raises(ReplayRefusedError, match=r"what no replay made \(ours\)"):
+        async with opened_sandbox(service, first, box, anew=True):
+            raise AssertionError
+
+
+async def test_wrong_points_and_addresses_are_refused_by_name(service: Service, tmp_path: Path) -> None:
+    ahead = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+    with pytest.raises(UsageError, match="still to come"):
+        cut_asked(f"time:{ahead}")
+    with pytest.raises(CutError, match="no mark 99999"):
+        await cut_of(service, first, cut_asked("mark:0=99999"))
+    with pytest.raises(CutError, match=r"no point is named for partitions \[1\]"):
+        await cut_of(service, first, cut_asked("offset:0=1"))
+    for address, told in (("box.db", "no address"), (f"sqlite:{tmp_path}/no/box.db", "no folder")):
+        with pytest.raises(UsageError, match=told):
+            async with opened_sandbox(service, first, address):
+                raise AssertionError
+
+
+async def test_a_survey_counts_and_a_rate_holds_a_replay_back(service: Service, tmp_path: Path) -> None:
+    found = await survey(service, first, cut := await cut_of(service, first, cut_asked("end")))
+    assert dict(found.types) == {"till.account.Paid": 12}
+    assert found.records == sum(cut.offsets.values())
+    assert not (tmp_path / "box.db").exists()
+    steps: list[int] = []
+    async with opened_sandbox(service, first, f"sqlite:{tmp_path}/box.db") as sandbox:
+        done = await replay(service, first, sandbox, rate=30, told=lambda progress: steps.append(progress.done))
+    assert done.took_s >= (sum(cut.offsets.values()) - 30 * 0.5) / 30  # it may not be faster than that
+    assert steps == sorted(steps)
+    assert len(steps) > 1
+
+
+async def test_the_verb_says_what_it_did_or_why_not(truecopy: Any) -> None:
+    await truecopy("publish", "bank", "Deposited", "a1", '{"amount": 5}')
+    unread = await truecopy("replay", "bank", "balance", "--into", "sqlite:box.db")
+    assert (unread.code, "truecopy run" in unread.err) == (3, True), unread
+    told = [
+        (("nothing",), 2, "declares no projection"),
+        (("balance",), 2, "--into"),
+        (("balance", "--into", "sqlite:box.db", "--rate", "0"), 2, "--rate 0"),
+        (("balance", "--into", "sqlite:box.db", "--to", "time:2999-01-01T00:00:00Z"), 2, "still to come"),
+    ]
+    for words, code, said in told:
+        done = await truecopy("replay", "bank", *words, "--json")
+        assert (done.code, said in done.object["error"]) == (code, True), done
+    assert not (truecopy.folder / "box.db").exists()
