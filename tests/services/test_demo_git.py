@@ -13,6 +13,7 @@ import pytest
 from truecopy_bus.points import HELD_LINE, HOLD_VARIABLE, Point
 from truecopy_services.cli import main
 from truecopy_services.demo.git.declared import key_of
+from truecopy_services.demo.git.order import in_line
 from truecopy_services.demo.git.repository import Repository, spelled
 
 OWN = Path(__file__).parents[2]
@@ -126,6 +127,48 @@ def test_each_commit_of_an_odd_history_is_replicated_exactly(
     assert (more, third["faults"], third["proven"]) == (0, [], outcome["commits"] + 1)
 
 
+def test_a_kept_folder_goes_on_with_what_was_merged_since(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    git, kept = Git(tmp_path / "grows"), ["--every", "--keep", str(tmp_path / "kept")]
+    git.write(".gitmodules", '[submodule "sub"]\n\tpath = sub\n\turl = ./sub\n\tignore = all\n')
+    git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},sub")
+    git("add", ".gitmodules")
+    git("commit", "--quiet", "-m", "a module that git is told to ignore")
+    git("branch", "early")
+    for number in range(3):
+        git.write(f"file {number}", "1\n")
+        git("add", f"file {number}")
+        git("commit", "--quiet", "-m", "a step")
+    code, first = told(capsys, str(git.folder), *kept)
+    assert (code, first["faults"], first["proven"]) == (0, [], 4)
+
+    git("checkout", "--quiet", "early")
+    git("update-index", "--cacheinfo", f"160000,{'2' * 40},sub")
+    git("commit", "--quiet", "-m", "the module moves")
+    git("checkout", "--quiet", "main")
+    git("merge", "--quiet", "--no-ff", "--no-edit", "early")
+    again, second = told(capsys, str(git.folder), *kept)
+    assert (again, second["faults"], second["proven"], second["commits"]) == (0, [], 6, 6)
+
+    back, third = told(capsys, str(git.folder), *kept, "--rev", "main~1")
+    assert (back, third["faults"], third["verdict"]) == (0, [], "EQUAL")
+
+
+ROWS = [
+    pytest.param({"a": [], "b": ["a"], "c": ["b"]}, "c", [], "abc", id="a chain"),
+    pytest.param({"a": [], "b": ["a"], "s": ["a"], "m": ["b", "s"]}, "m", [], "asbm", id="a merge follows its first parent"),
+    pytest.param({"a": [], "b": ["a"], "s": [], "t": [], "m": ["b", "s", "t"]}, "m", [], "tsabm", id="three roots"),
+    pytest.param({"a": [], "b": ["a"], "s": ["a"], "m": ["b", "s"]}, "m", ["a", "b"], "sm", id="what is done stays done"),
+    pytest.param({"b": ["a"], "c": ["b"]}, "c", [], "bc", id="a shallow clone"),
+]
+
+
+@pytest.mark.parametrize(("parents", "tip", "done", "row"), ROWS)
+def test_commits_stand_in_a_row_behind_their_parents(
+    parents: dict[str, list[str]], tip: str, done: list[str], row: str
+) -> None:
+    assert in_line(parents, tip, done) == list(row)
+
+
 def test_paths_have_one_spelling_and_a_key_that_fits() -> None:
     paths = [b"plain", "für".encode(), b"\xff", b'"\\377"', b'"', b"a\nb"]
     assert len({spelled(path) for path in paths}) == len(paths)
@@ -188,6 +231,20 @@ WRONG = [
 def test_what_is_no_commit_is_refused_by_name(odd: Git, capsys: pytest.CaptureFixture[str], words: list[str], why: str) -> None:
     code, outcome = told(capsys, str(odd.folder), *words)
     assert (code, why in outcome["error"]) == (2, True), outcome
+
+
+def test_the_repository_that_is_named_is_read_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, other = Git(tmp_path / "named"), Git(tmp_path / "other")
+    for git, path in ((named, "here"), (other, "there")):
+        git.write(path, "1\n")
+        git.commit()
+    monkeypatch.setenv("GIT_DIR", str(other.folder / ".git"))
+
+    repository = Repository(named.folder)
+
+    assert list(repository.tree(repository.resolve("HEAD"))) == ["here"]
 
 
 def test_what_is_no_repository_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

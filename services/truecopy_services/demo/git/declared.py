@@ -59,5 +59,8 @@ files.copies(FileChanged)
 
 
 def key_of(path: str) -> str:
-    """The key of a path: the path, or a hash of one that is too long for a key."""
-    return path if len(path.encode()) <= KEY_BYTES_MAX else f"sha256:{sha256(path.encode()).hexdigest()}"
+    """The key of a path: the path, or a hash of one that is too long for a key.
+
+    It begins with a quotation mark and ends without: no path is spelled so.
+    """
+    return path if len(path.encode()) <= KEY_BYTES_MAX else f'"sha256:{sha256(path.encode()).hexdigest()}'

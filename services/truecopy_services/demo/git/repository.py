@@ -1,24 +1,37 @@
 """Reading a git repository by git itself: commits in one order, what each changes against the one before it, and trees.
 
-History is a graph and a replica is one line. So all commits that can be reached are put into git's topological order, and a
-commit's changes are those of its tree against the tree of the commit before it in that order, as if each were checked out in
-turn. After them the files are exactly those of the commit, whichever branch it is on. Where the order passes from one branch to
-another some of the changes are only the way from one to the other.
+History is a graph and a replica is one line. So all commits that can be reached are put in a row, and a commit's changes are
+those of its tree against the tree of the commit before it, as if each were checked out in turn. After them the files are those
+of the commit, whichever branch it is on. Where the row passes from one branch to another some of the changes are only the way
+from one to the other.
 """
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from truecopy_services.demo.git.order import in_line
 from truecopy_services.errors import UsageError
 
 __all__ = ["Commit", "File", "FileChange", "Repository", "differences", "spelled"]
 
 READ_BYTES = 1 << 20
 """Bytes of git's output that are taken at a time."""
+LEADING = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+)
+"""Variables that lead git to another repository than the one that is named, as in its hooks."""
 RENAMES_MAX = 200
 """New and vanished files of one commit among which git looks for renames: it compares each with each."""
 
@@ -63,17 +76,18 @@ class Repository:
         found = self._git(*words, otherwise=f"{self.path} has no commit {name!r}; `git log` shows those that it has")
         return found.decode().strip()
 
-    def order(self, rev: str) -> list[tuple[str, bool]]:
-        """All commits up to `rev`, parents before children; and of each whether the one before it is none of its parents."""
-        start = self.resolve(rev)
-        listed = self._git("rev-list", "--topo-order", "--reverse", "--parents", start).decode().splitlines()
-        found: list[tuple[str, bool]] = []
-        before = ""
-        for line in listed:
-            commit, *parents = line.split()
-            found.append((commit, before not in parents and bool(before)))
-            before = commit
-        return found
+    def order(self, rev: str, *, done: Sequence[str] = ()) -> list[tuple[str, bool]]:
+        """All commits up to `rev`, parents before children; and of each whether the one before it is none of its parents.
+
+        It begins with those that are `done`, in their order, so that what was published goes on whatever was merged since.
+        """
+        tip = self.resolve(rev)
+        listed = (line.split() for line in self._git("rev-list", "--parents", tip).decode().splitlines())
+        parents = {commit: found for commit, *found in listed}
+        line = [*done, *in_line(parents, tip, done)]
+        if line[-1] != tip:
+            line.append(tip)  # an older commit than the last that was published: the way back to it
+        return [(line[0], False), *((commit, before not in parents.get(commit, ())) for before, commit in pairwise(line))]
 
     def commits(self, order: Sequence[tuple[str, bool]], *, after: int = 0) -> Iterator[Commit]:
         """The commits of an order behind its first `after`, one after the other, with what each changes."""
@@ -84,8 +98,11 @@ class Repository:
                 before = f" {order[at - 1][0]}" if at else ""
                 asked.write(f"{order[at][0]}{before}\n".encode())
             asked.seek(0)
-            words = ("diff-tree", "--stdin", "--root", "--always", "-r", "-z", "--raw", "--no-abbrev", "-M", f"-l{RENAMES_MAX}")
-            with subprocess.Popen(self._words(*words), stdin=asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as git:
+            words = ["diff-tree", "--stdin", "--root", "--always", "-r", "-z", "--raw", "--no-abbrev"]
+            words += ["--ignore-submodules=none", "-M", f"-l{RENAMES_MAX}"]
+            with subprocess.Popen(
+                self._words(*words), stdin=asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment()
+            ) as git:
                 assert git.stdout is not None
                 step = after
                 for commit, changes in _changes(_tokens(git.stdout)):
@@ -109,11 +126,11 @@ class Repository:
         return found
 
     def _words(self, *words: str) -> list[str]:
-        return ["git", "-C", str(self.path), "-c", "core.quotePath=true", *words]
+        return ["git", "-C", str(self.path), "-c", "diff.relative=false", *words]
 
     def _git(self, *words: str, otherwise: str = "") -> bytes:
         try:
-            done = subprocess.run(self._words(*words), capture_output=True, check=False)
+            done = subprocess.run(self._words(*words), capture_output=True, check=False, env=_environment())
         except FileNotFoundError:
             raise UsageError("git is not installed here; install it: this reads repositories by it") from None
         if done.returncode:
@@ -122,6 +139,11 @@ class Repository:
                 otherwise or f"git {words[0]} in {self.path} failed: {seen or done.returncode}; run `git fsck` there"
             )
         return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    """That of this process, without what leads git elsewhere."""
+    return {name: value for name, value in os.environ.items() if name not in LEADING} | {"LC_ALL": "C"}
 
 
 def spelled(path: bytes) -> str:

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,11 @@ class Outcome:
 async def tell(asked: Asked, service: Service, say: Callable[[str], None], show: Callable[[str], None]) -> Outcome:
     """Do it all on an open service. Raises UsageError for what is no repository or no commit of its order."""
     repository = await asyncio.to_thread(Repository, asked.repository)
-    order = await asyncio.to_thread(repository.order, asked.rev)
-    steps = {commit: step for step, (commit, _) in enumerate(order, start=1)}
+    published = await _published(service)
+    order = await asyncio.to_thread(partial(repository.order, asked.rev, done=published))
+    steps: dict[str, int] = {}
+    for step, (commit, _) in enumerate(order, start=1):
+        steps.setdefault(commit, step)
     chosen = await asyncio.to_thread(_chosen, asked, repository, order, steps)
     back = steps[await _known(repository, asked.back, steps)] if asked.back else max(1, len(order) // 2)
     told = Outcome(commits=len(order))
@@ -104,14 +108,15 @@ async def tell(asked: Asked, service: Service, say: Callable[[str], None], show:
         async with asyncio.TaskGroup() as tasks:
             working = tasks.create_task(work(service, stop, relay=True, projections=[files]))
             try:
-                await _publish(service, repository, order, told, show)
+                if published and await _was_rolled(service):  # an earlier run may have been killed on its way back
+                    await _follow(service, told, show)
+                    await _roll_to(service, order, len(published), told, show)
+                await _publish(service, repository, order, len(published), told, show)
                 await _follow(service, told, show)
                 say(
                     f"{told.commits:,} commits, {told.events:,} events of {told.files:,} paths ({told.between:,} of them at "
                     f"changes of branch): published in {told.publish_s:.1f} s, followed {told.follow_s:.1f} s later"
                 )
-                if await _was_rolled(service):  # an earlier run may have been killed on its way back
-                    await _roll_to(service, order, len(order), told, show)
                 await _prove(service, repository, order, chosen, told, say, show)
                 await _roll(service, repository, order, back, told, say, show)
                 [report] = await service.check(files)
@@ -151,12 +156,14 @@ def _chosen(asked: Asked, repository: Repository, order: Sequence[tuple[str, boo
 
 
 async def _publish(
-    service: Service, repository: Repository, order: Sequence[tuple[str, bool]], told: Outcome, show: Callable[[str], None]
+    service: Service,
+    repository: Repository,
+    order: Sequence[tuple[str, bool]],
+    after: int,
+    told: Outcome,
+    show: Callable[[str], None],
 ) -> None:
     began = time.monotonic()
-    after = await service.store.version(HISTORY, COMMITS)
-    if after > len(order) or (after and await _commit_at(service, after) != order[after - 1][0]):
-        raise UsageError("the folder holds another history than this one; name a new folder by --keep, or the same --rev")
     commits = repository.commits(order, after=after)
     while some := await asyncio.to_thread(_taken, commits):
         await _until(service, lambda: _has_room(service))
@@ -207,10 +214,12 @@ def _events(commit: Commit) -> Iterator[tuple[str, Event]]:
     yield COMMITS, Committed(commit=commit.id, changes=len(commit.changes))
 
 
-async def _commit_at(service: Service, step: int) -> str:
-    history = service.entity(HISTORY)
-    [row] = history.rows(await history.at(COMMITS, version=step))
-    return str(row["commit"])
+async def _published(service: Service) -> list[str]:
+    """The commits that a folder that was kept holds, in their order."""
+    history, commits = service.entity(HISTORY), list[str]()
+    while len(commits) < await service.store.version(HISTORY, COMMITS):
+        commits += [str(one.fields["commit"]) for one in await history.history(COMMITS, after=len(commits))]
+    return commits
 
 
 async def _has_room(service: Service) -> int | None:
@@ -342,7 +351,7 @@ async def _roll_to(
     """Bring each path to its version at a step by new events, and wait until the live replica has them. How many there were."""
     commit = order[step - 1][0]
     ends = await ends_of(service.log, service.registry, service.topic(files), (), versions=[step])
-    entity = service.entity(files, deletes=FileRemoved)
+    entity = service.entity(FILES, deletes=FileRemoved)  # by name: its latest event is its state, and nothing is folded
     rollback = await open_rollback(entity, to=back_to(ends, step), why=f"to commit {commit}")
     done = 0
     async for one in rollback_many(entity, rollback):
