@@ -29,7 +29,7 @@ from truecopy_schemas.errors import TruecopyError
 from truecopy_services.quarantine import actor
 from truecopy_services.service import Service
 
-__all__ = ["JOURNALED", "Progress", "Replayed", "cut_of", "replay"]
+__all__ = ["JOURNALED", "Progress", "Replayed", "cut_of", "journal", "replay"]
 
 JOURNALED = "replay"
 """The kind of a replay's entries in its sandbox's journal."""
@@ -132,13 +132,13 @@ async def replay(
     )
     about = {"projection": projection.id, "by": by or actor(), "cut": cut.as_json(), "parks": parks, "rate": rate}
     try:
-        await _journal(projection, sandbox, "begun", about, began, applied=0)
+        await journal(projection, sandbox, "begun", about, began, applied=0)
         try:
             await _go(worker, rate, told)
         except TruecopyError as fault:
-            await _journal(projection, sandbox, f"stopped: {fault}", about, worker.positions, applied=worker.applied)
+            await journal(projection, sandbox, f"stopped: {fault}", about, worker.positions, applied=worker.applied)
             raise
-        await _journal(projection, sandbox, "ended", about, worker.positions, applied=worker.applied)
+        await journal(projection, sandbox, "ended", about, worker.positions, applied=worker.applied)
     finally:
         await worker.leave()
     async with sandbox.snapshot() as snapshot:
@@ -178,7 +178,7 @@ async def _positions(projection: Projection[Any], sandbox: Replica) -> dict[int,
         return {p: state.position for p, state in (await snapshot.states(projection.id)).items()}
 
 
-async def _journal(
+async def journal(
     projection: Projection[Any],
     sandbox: Replica,
     what: str,
@@ -187,6 +187,7 @@ async def _journal(
     *,
     applied: int,
 ) -> None:
+    """Enter into the sandbox's journal what a replay does."""
     at = {str(p): offset for p, offset in positions.items()}
     entry = {"what": what, **about, "positions": at, "applied": applied, "at_ms": time.time_ns() // 1_000_000}
     await sandbox.apply(projection, (), journal=[(JOURNALED, entry)])

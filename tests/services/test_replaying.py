@@ -14,8 +14,10 @@ from tests.services.numbers import first, payments, refused, second, till
 from tests.services.test_versions import begun
 
 from truecopy_bus.sql import connect
-from truecopy_projections.cut import AtOffset
+from truecopy_projections.check import check
+from truecopy_projections.cut import AtEnd, AtOffset
 from truecopy_projections.errors import CutError, ReplayRefusedError, StoppedError
+from truecopy_projections.replica import Replica
 from truecopy_projections.stages import Stage, live_number
 from truecopy_services import Service, Settings, Verdict
 from truecopy_services.errors import UsageError
@@ -23,6 +25,7 @@ from truecopy_services.operating.cuts import cut_asked
 from truecopy_services.replay_reading import compare_with_live, survey
 from truecopy_services.replaying import JOURNALED, cut_of, replay
 from truecopy_services.sandboxes import opened_sandbox
+from truecopy_services.selecting import Selection, replay_selected
 
 app = till(first)
 
@@ -181,7 +184,7 @@ async def test_a_survey_counts_and_a_rate_holds_a_replay_back(service: Service, 
 async def test_the_verb_says_what_it_did_or_why_not(truecopy: Any) -> None:
     await truecopy("publish", "bank", "Deposited", "a1", '{"amount": 5}')
     unread = await truecopy("replay", "bank", "balance", "--into", "sqlite:box.db")
-    assert (unread.code, "truecopy run" in unread.err) == (3, True), unread
+    assert (unread.code, "has no topic" in unread.err) == (3, True), unread
     told = [
         (("nothing",), 2, "declares no projection"),
         (("balance",), 2, "--into"),
@@ -192,3 +195,56 @@ async def test_the_verb_says_what_it_did_or_why_not(truecopy: Any) -> None:
         done = await truecopy("replay", "bank", *words, "--json")
         assert (done.code, said in done.object["error"]) == (code, True), done
     assert not (truecopy.folder / "box.db").exists()
+
+
+SELECTED = [
+    pytest.param(Selection(keys=frozenset({"a1"})), {"a1": 15}, id="a key"),
+    pytest.param(Selection(conditions=("amount>=8",)), {"a0": 8, "a1": 9, "a2": 10, "a3": 11}, id="fields"),
+    pytest.param(Selection(types=frozenset({"Paid"}), keys=frozenset({"a2"})), {"a2": 18}, id="a type and a key"),
+    pytest.param(Selection(types=frozenset({"till.account.Nothing"})), {}, id="a type of which there are none"),
+    pytest.param(Selection(begin=AtEnd()), {}, id="from the end on"),
+]
+
+
+async def amounts(sandbox: Replica) -> dict[str, int]:
+    async with sandbox.snapshot() as snapshot:
+        return {key: row.values[1] async for batch in snapshot.rows(first) for key, _, row in batch}
+
+
+@pytest.mark.parametrize(("selection", "meant"), SELECTED)
+async def test_some_events_are_replayed_alone_and_are_no_copy(
+    service: Service, box: str, selection: Selection, meant: dict[str, int], tmp_path: Path
+) -> None:
+    before = live_bytes(tmp_path)
+    async with opened_sandbox(service, first, box) as sandbox:
+        done = await replay_selected(service, first, sandbox, selection)
+        assert await amounts(sandbox) == meant
+        again = await replay_selected(service, first, sandbox, selection)
+        assert (again.applied, await amounts(sandbox)) == (0, meant)
+        report = await check(first, sandbox, service.log, service.registry, wait_s=0)
+        assert report.verdict is Verdict.INCOMPARABLE
+        with pytest.raises(ReplayRefusedError, match="another selection"):
+            await replay_selected(service, first, sandbox, Selection(keys=frozenset({"a0"})))
+        found = await compare_with_live(service, first, sandbox)
+    assert done.applied == again.count
+    assert set(found.rows.names) <= {"removed", "changed:amount"}
+    assert live_bytes(tmp_path) == before
+
+
+async def test_a_selection_stops_at_what_cannot_be_applied_and_goes_on_from_there(tmp_path: Path) -> None:
+    await begun(quick(tmp_path))
+    refused.add(9)
+    try:
+        async with (
+            till(first, second).at(quick(tmp_path)).open(store=False) as service,
+            opened_sandbox(service, second, f"sqlite:{tmp_path}/box.db") as sandbox,
+        ):
+            with pytest.raises(StoppedError, match="'a1' version 3"):
+                await replay_selected(service, second, sandbox, Selection(conditions=("amount>=5",)))
+            refused.clear()
+            await replay_selected(service, second, sandbox, Selection(conditions=("amount>=5",)))
+            async with sandbox.snapshot() as snapshot:
+                rows = [row.values async for batch in snapshot.rows(second) for _, _, row in batch]
+        assert ("a1", 14, 2) in rows
+    finally:
+        refused.clear()

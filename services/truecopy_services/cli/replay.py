@@ -14,6 +14,7 @@ from truecopy_services.quarantine import actor
 from truecopy_services.replay_reading import Difference, Survey, compare_with_live, survey
 from truecopy_services.replaying import Progress, Replayed, cut_of, replay
 from truecopy_services.sandboxes import opened_sandbox
+from truecopy_services.selecting import Selection, replay_selected
 from truecopy_services.working import answering_within
 
 __all__ = ["REPLAY"]
@@ -25,6 +26,13 @@ def _arguments(parser: ArgumentParser) -> None:
     told = "the sandbox: sqlite:PATH or postgresql://..., an empty database or one that a replay made"
     parser.add_argument("--into", metavar="ADDRESS", help=told)
     parser.add_argument("--to", default="end", metavar="WHERE", help=f"how far: {CUT_FORMS}; the end if left out")
+    told = "from where on: beginning (if left out), or as --to; what comes before it is as if it had never been"
+    parser.add_argument("--from", dest="begin", metavar="WHERE", default="beginning", help=told)
+    parser.add_argument("--key", action="append", default=[], metavar="KEY", help="only events of this key; may be given again")
+    told = "only events of this type, by its full name or its last part; may be given again"
+    parser.add_argument("--type", action="append", default=[], metavar="TYPE", help=told)
+    told = "only events whose fields meet this, such as 'amount>=100'; may be given again"
+    parser.add_argument("--where", action="append", default=[], metavar="CONDITION", help=told)
     parser.add_argument("--anew", action="store_true", help="forget first what the sandbox holds of the projection")
     parser.add_argument("--park", action="store_true", help="put aside what can't be applied; else it ends there")
     parser.add_argument("--rate", type=count, metavar="N", help="take in no more than N records a second")
@@ -41,6 +49,16 @@ async def _replay(arguments: Namespace, screen: Screen) -> Exit:
         raise UsageError("--rate 0 would never end; name a number of records a second from 1 on")
     if arguments.into is None and not arguments.dry_run:
         raise UsageError("name the sandbox by --into, or see by --dry-run what a replay would take in")
+    selection = Selection(
+        begin=None if arguments.begin == "beginning" else cut_asked(arguments.begin),
+        keys=frozenset(arguments.key),
+        types=frozenset(arguments.type),
+        conditions=tuple(arguments.where),
+    )
+    if not selection.whole and (arguments.park or arguments.dry_run):
+        raise UsageError(
+            "--park and --dry-run are of a whole replay; a selection puts nothing aside, and writes to its sandbox"
+        )
     async with app.open(store=False) as service:
         async with answering_within(service.settings.timeout_s, f"the log of {projection.id}"):
             await service.log.describe(service.topic(projection))
@@ -52,17 +70,16 @@ async def _replay(arguments: Namespace, screen: Screen) -> Exit:
         differs: Difference | None = None
         async with opened_sandbox(service, projection, arguments.into, anew=arguments.anew) as sandbox:
             with screen.console.status(f"replaying {projection.id}") as status:
-                done = await replay(
-                    service,
-                    projection,
-                    sandbox,
-                    to=to,
-                    parks=arguments.park,
-                    rate=arguments.rate,
-                    by=actor(),
-                    told=lambda progress: status.update(_shown(projection.id, progress)),
-                )
-            _say_done(screen, done)
+
+                def told(progress: Progress) -> None:
+                    status.update(_shown(projection.id, progress))
+
+                about = {"to": to, "rate": arguments.rate, "by": actor(), "told": told}
+                if selection.whole:
+                    done = await replay(service, projection, sandbox, parks=arguments.park, **about)
+                else:
+                    done = await replay_selected(service, projection, sandbox, selection, **about)
+            _say_done(screen, done, selected=not selection.whole)
             if arguments.diff:
                 differs = await compare_with_live(service, projection, sandbox, samples_max=arguments.samples)
                 _say_difference(screen.say, differs)
@@ -87,11 +104,13 @@ def _say_survey(screen: Screen, name: str, found: Survey, rate: int | None) -> N
     screen.say("nothing was written")
 
 
-def _say_done(screen: Screen, done: Replayed) -> None:
+def _say_done(screen: Screen, done: Replayed, *, selected: bool) -> None:
     parked = f", {done.parked} keys parked" if done.parked else ""
     there = f"{done.sandbox} has {done.count:,}{parked}"
     screen.say(f"{done.projection}: {done.applied:,} events applied in {done.took_s:.1f} s; {there}")
-    if done.equal:
+    if selected:
+        screen.say("  not a copy: some events of the history, which no mark can be held against")
+    elif done.equal:
         screen.say(f"  proven: {done.compared} marks of the owner compared, all EQUAL")
     elif not done.compared:
         screen.say("  not proven: the owner left no mark on the way that it could be held against")
