@@ -9,6 +9,7 @@ from dataclasses import replace as with_
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from tests.services.numbers import first, payments, refused, second, till
 from tests.services.test_versions import begun
@@ -142,6 +143,25 @@ async def test_a_live_database_of_a_server_is_refused_by_another_spelling(postgr
         with pytest.raises(ReplayRefusedError, match="live replica"):
             async with opened_sandbox(service, first, other):
                 raise AssertionError
+
+
+async def test_a_schema_beside_the_live_one_is_a_sandbox_if_nothing_leads_from_it_to_that(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    await begun(quick(tmp_path, replica=postgres_url))
+    admin = await asyncpg.connect(postgres_url)
+    await admin.execute("CREATE SCHEMA box")
+    path = f"{postgres_url}{'&' if '?' in postgres_url else '?'}options=-csearch_path%3Dbox"
+    async with app.at(quick(tmp_path, replica=postgres_url)).open(store=False) as service:
+        async with opened_sandbox(service, first, path) as sandbox:
+            assert (await replay(service, first, sandbox)).equal
+        for address in (f"{path},public", f"{path},public", f"{path}es"):
+            with pytest.raises(ReplayRefusedError, match="let it name one schema"):
+                async with opened_sandbox(service, first, address, anew=True) as sandbox:
+                    await replay(service, first, sandbox)
+        assert (await service.get(first, "a1")) is not None
+    assert len(await admin.fetch("SELECT * FROM public.tally")) == 4
+    await admin.close()
 
 
 async def test_a_database_that_no_replay_made_is_refused_even_anew(service: Service, box: str) -> None:
