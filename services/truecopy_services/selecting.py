@@ -20,7 +20,6 @@ from truecopy_bus.leases import Fence
 from truecopy_bus.limits import READ_WAIT_S
 from truecopy_bus.points import Point, reached
 from truecopy_bus.record import Record
-from truecopy_projections.amendment import NO_AMENDMENTS
 from truecopy_projections.arrival import Arrival, Reading
 from truecopy_projections.cut import Asked, AtEnd
 from truecopy_projections.errors import ReplayRefusedError
@@ -31,12 +30,12 @@ from truecopy_projections.replica import Replica
 from truecopy_projections.selected_plan import selected_plan
 from truecopy_projections.stages import Stage
 from truecopy_schemas.avro_schema import full_name
-from truecopy_schemas.errors import UnknownSchemaError
+from truecopy_schemas.errors import TruecopyError, UnknownSchemaError
 from truecopy_schemas.framing import FRAME_BYTES
 from truecopy_services.errors import UsageError
 from truecopy_services.operating.conditions import where
 from truecopy_services.quarantine import actor
-from truecopy_services.replaying import Progress, Replayed, cut_of, journal
+from truecopy_services.replaying import Progress, Replayed, cut_of, journal, take_rulings
 from truecopy_services.service import Service
 
 __all__ = ["Selection", "replay_selected"]
@@ -61,10 +60,9 @@ class Selection:
         begin = None if self.begin is None else str(self.begin)
         return {"from": begin, "keys": sorted(self.keys), "types": sorted(self.types), "where": list(self.conditions)}
 
-    @property
-    def incarnation(self) -> str:
-        """What a sandbox of it bears in place of a topic's."""
-        return f"selected {hashlib.blake2b(orjson.dumps(self.as_json()), digest_size=8).hexdigest()}"
+    def incarnation(self, topic: str) -> str:
+        """What a sandbox of it bears in place of the topic's incarnation, with that in it: positions are of one life of a topic."""
+        return f"selected {hashlib.blake2b(orjson.dumps(self.as_json()), digest_size=8).hexdigest()} of {topic}"
 
 
 async def replay_selected(
@@ -87,22 +85,29 @@ async def replay_selected(
     starts = dict.fromkeys(cut.offsets, 0)
     if selection.begin is not None:
         starts |= (await cut_of(service, projection, selection.begin)).offsets
-    await sandbox.install(projection, partitions=len(cut.offsets), incarnation=selection.incarnation)
+    incarnation = selection.incarnation(cut.incarnation)
+    await sandbox.install(projection, partitions=len(cut.offsets), incarnation=incarnation)
     await sandbox.stage(projection, Stage.BUILDING, by=by)
     holder = f"replay {socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     fences = await sandbox.renew(projection, holder, (), lease_s=ALONE_LEASE_S, seize=True)
     try:
         async with sandbox.snapshot() as snapshot:
             states = await snapshot.states(projection.id)
-        if {state.incarnation for state in states.values()} != {selection.incarnation}:
-            seen = "it holds another selection of the history, or all of it"
+        if {state.incarnation for state in states.values()} != {incarnation}:
+            seen = "it holds another selection of the history, or all of it, or one of a topic that was made anew"
             raise ReplayRefusedError(sandbox=sandbox.name, seen=seen, remedy="begin it --anew, or name another")
         began = {p: state.position for p, state in states.items()}
         about = {"projection": projection.id, "by": by or actor(), "cut": cut.as_json(), "selection": selection.as_json()}
         await journal(projection, sandbox, "begun", about, began, applied=0)
         work = _Work(service, projection, sandbox, selection, holder, fences)
         work.states = states
-        await work.go({p: max(began[p], starts[p]) for p in began}, cut.offsets, rate, told)
+        work.reading.amendments = await take_rulings(service, projection, sandbox, fences.values())
+        try:
+            await work.go({p: max(began[p], starts[p]) for p in began}, cut.offsets, rate, told)
+        except TruecopyError as fault:
+            at = {p: state.position for p, state in work.states.items()}
+            await journal(projection, sandbox, f"stopped: {fault}", about, at, applied=work.applied)
+            raise
         await journal(projection, sandbox, "ended", about, cut.offsets, applied=work.applied)
     finally:
         await sandbox.leave(projection, holder, fences.values())
@@ -126,8 +131,7 @@ class _Work:
     ) -> None:
         self._service, self._projection, self._sandbox, self._selection = service, projection, sandbox, selection
         self._holder, self._fences = holder, dict(fences)
-        self._schemas, self._reading = service.schemas(projection), Reading(projection)
-        self._reading.amendments = NO_AMENDMENTS
+        self._schemas, self.reading = service.schemas(projection), Reading(projection)
         self._names: dict[int, str] = {}
         self._meets = where(selection.conditions)
         self.states: dict[int, Any] = {}
@@ -162,12 +166,12 @@ class _Work:
             await reader.close()
 
     async def _apply(self, records: Sequence[Record], at: dict[int, int]) -> None:
-        for schema_id in sorted(self._reading.unknown(records)):
+        for schema_id in sorted(self.reading.unknown(records)):
             try:
                 found = await self._schemas.schema(schema_id)
             except UnknownSchemaError:
                 continue
-            self._reading.learn(schema_id, fingerprint=found.fingerprint, schema=found.schema)
+            self.reading.learn(schema_id, fingerprint=found.fingerprint, schema=found.schema)
             self._names[schema_id] = full_name(found.schema)
         chosen = list(self._chosen(records))
         known = await self._sandbox.load(self._projection, wanted(chosen))
@@ -183,12 +187,12 @@ class _Work:
     def _chosen(self, records: Sequence[Record]) -> Iterator[Arrival]:
         keys, types = self._selection.keys, self._selection.types
         wanted_keys = {key.encode() for key in keys}
-        for item in self._reading.items([one for one in records if not keys or one.key in wanted_keys]):
+        for item in self.reading.items([one for one in records if not keys or one.key in wanted_keys]):
             if type(item) is not Arrival:
                 continue
             name = self._names.get(int.from_bytes((item.record.value or b"")[1:FRAME_BYTES]), "")
             if types and name not in types and name.rpartition(".")[2] not in types:
                 continue
-            if self._selection.conditions and not self._meets(cast(Any, item.event)):
-                continue
+            if self._selection.conditions and item.fault is None and not self._meets(cast(Any, item.event)):
+                continue  # what can't be read may be meant, and ends the replay
             yield item

@@ -268,3 +268,55 @@ async def test_a_selection_stops_at_what_cannot_be_applied_and_goes_on_from_ther
         assert ("a1", 14, 2) in rows
     finally:
         refused.clear()
+
+
+async def test_what_was_ruled_about_events_of_the_live_replica_holds_in_a_sandbox_too(tmp_path: Path, box: str) -> None:
+    settings = quick(tmp_path)
+    refused.add(5)
+    try:
+        async with till(second).at(settings).open() as service:
+            await service.publish_many(payments(4, 3))
+            relay, worker = service.relay(), service.worker(second)
+            await relay.drain()
+            while await worker.step():
+                pass
+            await worker.leave()
+            await service.quarantine(second).skip("a1", why="it was a test")
+            await relay.mark()
+            await relay.leave()
+            async with opened_sandbox(service, second, box) as sandbox:
+                done = await replay(service, second, sandbox)
+                assert (done.parked, done.count, done.equal) == (0, 12, True)
+                async with sandbox.snapshot() as snapshot:
+                    assert [(one.key, one.why) for one in (await snapshot.amendments(second.id)).all] == [
+                        ("a1", "it was a test")
+                    ]
+                assert not (await compare_with_live(service, second, sandbox)).total
+                [report] = await with_(service, replica_adapter=sandbox).check(second, deep=True)
+                assert report.verdict is Verdict.EQUAL
+            async with opened_sandbox(service, second, box, anew=True) as sandbox:
+                await replay_selected(service, second, sandbox, Selection(keys=frozenset({"a1"})))
+                async with sandbox.snapshot() as snapshot:
+                    rows = [row.values async for batch in snapshot.rows(second) for _, _, row in batch]
+                assert rows == [("a1", 1 + 9, 2)]
+    finally:
+        refused.clear()
+
+
+async def test_a_selection_is_of_one_life_of_a_topic_and_its_journal_says_why_it_stopped(tmp_path: Path) -> None:
+    assert Selection().incarnation("one") != Selection().incarnation("another")
+    await begun(quick(tmp_path))
+    refused.add(9)
+    try:
+        async with (
+            till(first, second).at(quick(tmp_path)).open(store=False) as service,
+            opened_sandbox(service, second, f"sqlite:{tmp_path}/box.db") as sandbox,
+        ):
+            with pytest.raises(StoppedError):
+                await replay_selected(service, second, sandbox, Selection(conditions=("amount>=5",)))
+            async with sandbox.snapshot() as snapshot:
+                said = [entry["what"] for entry in await snapshot.journal(JOURNALED)]
+    finally:
+        refused.clear()
+    assert [one.partition(":")[0] for one in said] == ["begun", "stopped"]
+    assert "no such amount" in said[1]
