@@ -14,13 +14,14 @@ import pytest
 from tests.services.numbers import first, payments, refused, second, till
 from tests.services.test_versions import begun
 
+from truecopy_bus.record import Outgoing
 from truecopy_bus.sql import connect
 from truecopy_projections.check import check
 from truecopy_projections.cut import AtEnd, AtOffset
 from truecopy_projections.errors import CutError, ReplayRefusedError, StoppedError
 from truecopy_projections.replica import Replica
 from truecopy_projections.stages import Stage, live_number
-from truecopy_services import Service, Settings, Verdict
+from truecopy_services import Service, Settings, Verdict, replay_reading
 from truecopy_services.errors import UsageError
 from truecopy_services.operating.cuts import cut_asked
 from truecopy_services.replay_reading import compare_with_live, survey
@@ -199,6 +200,50 @@ async def test_a_survey_counts_and_a_rate_holds_a_replay_back(service: Service, 
     assert done.took_s >= (sum(cut.offsets.values()) - 30 * 0.5) / 30  # it may not be faster than that
     assert steps == sorted(steps)
     assert len(steps) > 1
+
+
+async def test_a_survey_of_a_selection_counts_what_a_replay_of_it_would_apply(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, some = await cut_of(service, first, cut_asked("end")), Selection(conditions=("amount<2",))
+    found = await survey(service, first, cut, some)
+    assert (dict(found.selected), found.events, found.keys) == ({"till.account.Paid": 2}, 12, 2)
+    assert found.as_json(rate=1)["least_s"] == found.records
+    async with opened_sandbox(service, first, f"sqlite:{tmp_path}/box.db") as sandbox:
+        assert (await replay_selected(service, first, sandbox, some)).applied == 2
+    for p, (earliest, latest) in found.offsets.items():
+        assert 0 < earliest <= latest < cut.offsets[p]
+    nothing = await survey(service, first, cut, Selection(begin=AtEnd()))
+    assert (nothing.records, nothing.keys, nothing.offsets, nothing.first_ms) == (0, 0, {}, None)
+    monkeypatch.setattr(replay_reading, "KEYS_TOLD_MAX", 3)
+    assert (await survey(service, first, cut)).keys is None
+    monkeypatch.setattr(replay_reading, "KEYS_TOLD_MAX", 4)
+    assert (await survey(service, first, cut)).keys == 4
+
+
+async def test_an_event_that_cannot_be_read_is_not_left_out_of_a_selection_in_silence(service: Service, tmp_path: Path) -> None:
+    topic = service.topic(first)
+    ends = {p: end for p, (_, end) in (await service.log.describe(topic)).bounds.items()}
+    reader = service.log.reader(topic)
+    records = await reader.read(dict.fromkeys(ends, 0), records_max=100, wait_s=1.0)
+    await reader.close()
+    whole = next(record for record in records if record.key == b"a1" and record.value)
+    value = (whole.value or b"")[:5] + bytes([2 * 4]) + (whole.value or b"")[6:-1]  # the fourth version, without its end
+    await service.log.append(topic, whole.partition, [Outgoing(b"a1", value, 0)])
+    async with opened_sandbox(service, first, f"sqlite:{tmp_path}/box.db") as sandbox:
+        with pytest.raises(StoppedError, match=r"'a1' version 4.*UNDECODABLE"):
+            await replay_selected(service, first, sandbox, Selection(conditions=("amount>=0",)))
+
+
+async def test_a_replay_from_kafka_proves_itself(kafka_url: str, topic_namespace: str, tmp_path: Path) -> None:
+    settings = quick(tmp_path, log=kafka_url, namespace=topic_namespace, store=f"sqlite:{tmp_path}/till.store.db")
+    await begun(settings)
+    async with app.at(settings).open(store=False) as service:
+        async with opened_sandbox(service, first, f"sqlite:{tmp_path}/box.db") as sandbox:
+            done = await replay(service, first, sandbox)
+            assert (done.count, done.equal, (await compare_with_live(service, first, sandbox)).total) == (12, True, 0)
+        async with opened_sandbox(service, first, f"sqlite:{tmp_path}/some.db") as sandbox:
+            assert (await replay_selected(service, first, sandbox, Selection(keys=frozenset({"a1"})))).applied == 3
 
 
 async def test_the_verb_says_what_it_did_or_why_not(truecopy: Any) -> None:
