@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from random import random
 from typing import Any
 
 from truecopy_bus.leases import Fence
@@ -162,17 +163,20 @@ async def replay(
 async def _alone(
     projection: Projection[Any], sandbox: Replica, holder: str, partitions: int, lease_s: float
 ) -> Collection[Fence]:
-    """Take all leases, waiting for those of a replay that was killed to run out."""
+    """Take all leases at once, waiting for those of a replay that was killed to run out.
+
+    What is less than all is given back: two that begin at one time must not each wait for the other's share.
+    """
     gives_up_at = time.monotonic() + 2 * lease_s
     while True:
         held = (await sandbox.renew(projection, holder, (), lease_s=lease_s)).values()
         if len(held) == partitions:
             return held
+        await sandbox.leave(projection, holder, held)
         if time.monotonic() > gives_up_at:
-            await sandbox.leave(projection, holder, held)
             seen = f"another replay of {projection.id} is at work on it"
             raise ReplayRefusedError(sandbox=sandbox.name, seen=seen, remedy="wait for its end, or name another")
-        await asyncio.sleep(READ_POLL_S)
+        await asyncio.sleep(READ_POLL_S * (1 + random()))
 
 
 async def take_rulings(

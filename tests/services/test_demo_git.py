@@ -213,6 +213,9 @@ async def test_a_killed_demo_goes_on_where_it_was(odd: Git, tmp_path: Path, poin
     victim.kill()
     await victim.communicate()
 
+    odd.write("later", "1\n")
+    odd("add", "later")
+    odd("commit", "--quiet", "-m", "the history goes on meanwhile")
     done = await asyncio.create_subprocess_exec(*words, "--json", stdout=asyncio.subprocess.PIPE)
     async with asyncio.timeout(HELD_WITHIN_S):
         out, _ = await done.communicate()

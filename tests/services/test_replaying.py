@@ -123,6 +123,12 @@ async def test_two_replays_of_one_sandbox_do_not_meet(service: Service, box: str
         assert (sum(each.applied for each in done), done[0].count) == (12, 12)
         [report] = await with_(service, replica_adapter=one).check(first, deep=True)
         assert report.verdict is Verdict.EQUAL
+        assert len(await one.renew(first, "another replay", (), lease_s=30.0)) == 2
+        with pytest.raises(ReplayRefusedError, match="another replay of tally@1 is at work"):
+            await replay(service, first, other)
+        with pytest.raises(ReplayRefusedError, match="a replay of tally@1 is at work"):
+            async with opened_sandbox(service, first, box, anew=True):
+                raise AssertionError
 
 
 async def test_what_is_live_is_refused_by_whatever_spelling(service: Service, tmp_path: Path) -> None:

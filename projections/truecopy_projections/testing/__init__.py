@@ -2,7 +2,7 @@
 
 import pytest
 
-for _part in ("amending", "fencing", "gathering", "plans", "reading", "storing", "suite"):
+for _part in ("amending", "effects", "fencing", "gathering", "plans", "reading", "staging", "storing", "suite"):
     pytest.register_assert_rewrite(f"truecopy_projections.testing.replica_{_part}")
 
 from truecopy_projections.testing.gathering import gathering  # noqa: E402
