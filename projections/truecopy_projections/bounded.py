@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from truecopy_bus.leases import Fence
-from truecopy_bus.log import Log
-from truecopy_bus.record import Record
+from truecopy_bus.log import ForeignTopics, Log
+from truecopy_bus.record import Record, TopicState
 from truecopy_bus.schema_sources import SchemaSource
 from truecopy_projections.errors import NotCaughtUpError, StoppedError
 from truecopy_projections.limits import ALONE_LEASE_S
@@ -97,6 +97,9 @@ class BoundedWorker(Worker):
     def _flowing(self) -> dict[int, int]:
         return {p: at for p, at in super()._flowing().items() if at < self.upto.get(p, 0)}
 
+    async def _pass(self, read: Mapping[int, int], ends: Mapping[int, int]) -> None:
+        await super()._pass(read, {p: min(end, self.upto.get(p, end)) for p, end in ends.items()})
+
     async def _read(self, positions: Mapping[int, int]) -> Sequence[Record]:
         return [record for record in await super()._read(positions) if record.offset < self.upto[record.partition]]
 
@@ -143,6 +146,10 @@ class _Untold:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
+
+    async def foreign(self, topic: str) -> TopicState:
+        """Said, because protocols are not looked for behind __getattr__ from Python 3.12 on."""
+        return await (self._log.foreign(topic) if isinstance(self._log, ForeignTopics) else self._log.describe(topic))
 
     async def report(self, group: str, topic: str, positions: Mapping[int, int]) -> None:
         """Nothing."""

@@ -1,7 +1,9 @@
 """Reading the log beside a replay: what one would take in, and the events behind what differs from the live replica."""
 
+import time
 from collections import Counter, deque
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,15 +13,24 @@ from truecopy_projections.cut import Cut, read_between
 from truecopy_projections.limits import COMPARED_SAMPLES
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
+from truecopy_schemas.errors import UnknownSchemaError
 from truecopy_services.operating.lines import Line, Lines
+from truecopy_services.selecting import Choosing, Selection, starts_of
 from truecopy_services.service import Service
 
-__all__ = ["Difference", "Survey", "compare_with_live", "survey"]
+__all__ = ["KEYS_TOLD_MAX", "Difference", "Survey", "compare_with_live", "survey"]
+
+KEYS_TOLD_MAX = 1_000_000
+"""Keys that a survey tells apart, some 60 bytes each; of more it says that there are more."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Survey:
-    """What lies between the beginning and a cut: events by type, marks and other controls, what can't be read."""
+    """What a replay would read up to a cut: events by type, marks and other controls, what can't be read.
+
+    Of what it would apply: `selected` by type, `keys` (None: more than KEYS_TOLD_MAX), times, and by partition the offsets of
+    the first and the last. `took_s` is how long reading alone took.
+    """
 
     cut: Cut
     records: int = 0
@@ -28,6 +39,10 @@ class Survey:
     types: Counter[str] = field(default_factory=Counter)
     first_ms: int | None = None
     last_ms: int | None = None
+    selected: Counter[str] = field(default_factory=Counter)
+    keys: int | None = 0
+    offsets: dict[int, tuple[int, int]] = field(default_factory=dict)
+    took_s: float = 0.0
 
     @property
     def events(self) -> int:
@@ -37,8 +52,6 @@ class Survey:
     def take(self, line: Line) -> None:
         """Count a record."""
         self.records += 1
-        self.first_ms = line.at_ms if self.first_ms is None else min(self.first_ms, line.at_ms)
-        self.last_ms = line.at_ms if self.last_ms is None else max(self.last_ms, line.at_ms)
         if line.control:
             self.controls += 1
         elif line.why:
@@ -46,10 +59,25 @@ class Survey:
         else:
             self.types[line.type] += 1
 
-    def as_json(self) -> dict[str, Any]:
+    def choose(self, record: Record, name: str) -> None:
+        """Count an event that would be applied."""
+        self.selected[name] += 1
+        at_ms, p = record.timestamp_ms, record.partition
+        self.first_ms = at_ms if self.first_ms is None else min(self.first_ms, at_ms)
+        self.last_ms = at_ms if self.last_ms is None else max(self.last_ms, at_ms)
+        self.offsets[p] = self.offsets.get(p, (record.offset, 0))[0], record.offset
+
+    def least_s(self, rate: int | None) -> float:
+        """Seconds that a replay takes at least, at this many records a second."""
+        return max(self.took_s, self.records / rate if rate else 0.0)
+
+    def as_json(self, rate: int | None = None) -> dict[str, Any]:
         """Plain values."""
-        named = {one: getattr(self, one) for one in ("records", "controls", "unreadable", "events", "first_ms", "last_ms")}
-        return {"cut": self.cut.as_json(), **named, "types": dict(sorted(self.types.items()))}
+        names = ("records", "controls", "unreadable", "events", "first_ms", "last_ms", "keys")
+        named = {one: getattr(self, one) for one in names}
+        counts = {name: dict(sorted(of.items())) for name, of in (("types", self.types), ("selected", self.selected))}
+        offsets = {str(p): list(ends) for p, ends in sorted(self.offsets.items())}
+        return {"cut": self.cut.as_json(), **named, **counts, "offsets": offsets, "least_s": round(self.least_s(rate), 3)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,18 +113,30 @@ class Difference:
         return told
 
 
-async def survey(service: Service, projection: Projection[Any], cut: Cut) -> Survey:
-    """Read from the beginning up to a cut, and count. Writes nothing. Raises LogUnavailableError."""
+async def survey(service: Service, projection: Projection[Any], cut: Cut, selection: Selection | None = None) -> Survey:
+    """Read what a replay up to a cut would, and count. Writes nothing. Raises CutError, UsageError, LogUnavailableError."""
+    selection, began_s, keys = selection or Selection(), time.monotonic(), set[bytes]()
+    topic, schemas, foreign = service.topic(projection), service.registry.state, projection.foreign is not None
     await service.registry.refresh()
-    found, lines = Survey(cut=cut), Lines(service.topic(projection), service.registry.state)
-    bounds = (await service.log.describe(service.topic(projection))).bounds
+    found, lines, choosing = Survey(cut=cut), Lines(topic, schemas), Choosing(projection, selection)
+    bounds = (await service.log.describe(topic)).bounds
 
     def look(record: Record) -> bool:
-        found.take(lines.read(record))
+        found.take(line := lines.read(record))
+        for schema_id in choosing.reading.unknown([record]):
+            with suppress(UnknownSchemaError):
+                choosing.learn(schema_id, schemas.by_id(schema_id))
+        named = [name for _, name in choosing.among([record])] if not foreign else [line.type] * (not line.control)
+        for name in named:
+            found.choose(record, name)
+            if len(keys) <= KEYS_TOLD_MAX:
+                keys.add(record.key or b"")
         return True
 
-    starts = {p: min(bounds[p][0], end) for p, end in cut.offsets.items()}
-    await read_between(service.log, service.topic(projection), starts, cut.offsets, look)
+    starts = await starts_of(service, projection, selection, cut)
+    starts = {p: min(max(bounds[p][0], starts[p]), end) for p, end in cut.offsets.items()}
+    await read_between(service.log, topic, starts, cut.offsets, look)
+    found.keys, found.took_s = len(keys) if len(keys) <= KEYS_TOLD_MAX else None, time.monotonic() - began_s
     return found
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from truecopy_bus.leases import Fence
 from truecopy_bus.log import identified
 from truecopy_bus.points import Point, reached
+from truecopy_projections.amendment import NO_AMENDMENTS, Amendments
 from truecopy_projections.bounded import BoundedWorker
 from truecopy_projections.cut import Asked, AtEnd, AtMark, AtTime, Cut, find_cut
 from truecopy_projections.errors import CutError, ReplayRefusedError
@@ -25,12 +26,12 @@ from truecopy_projections.limits import READ_POLL_S
 from truecopy_projections.projection import Projection
 from truecopy_projections.replica import Replica
 from truecopy_projections.stages import Stage
-from truecopy_projections.state import MarkVerdict
+from truecopy_projections.state import MarkVerdict, PartitionPlan
 from truecopy_schemas.errors import TruecopyError
 from truecopy_services.quarantine import actor
 from truecopy_services.service import Service
 
-__all__ = ["JOURNALED", "Progress", "Replayed", "cut_of", "journal", "replay"]
+__all__ = ["JOURNALED", "Progress", "Replayed", "cut_of", "journal", "replay", "take_rulings"]
 
 JOURNALED = "replay"
 """The kind of a replay's entries in its sandbox's journal."""
@@ -118,6 +119,7 @@ async def replay(
         await sandbox.leave(projection, holder, fences)
         seen = f"it is at offsets {beyond} already, beyond {dict(cut.offsets)}"
         raise ReplayRefusedError(sandbox=sandbox.name, seen=seen, remedy="begin it --anew, or name a later point")
+    await take_rulings(service, projection, sandbox, fences)
     worker = BoundedWorker(
         projection,
         sandbox,
@@ -175,6 +177,34 @@ async def _alone(
             seen = f"another replay of {projection.id} is at work on it"
             raise ReplayRefusedError(sandbox=sandbox.name, seen=seen, remedy="wait for its end, or name another")
         await asyncio.sleep(READ_POLL_S * (1 + random()))
+
+
+async def take_rulings(
+    service: Service, projection: Projection[Any], sandbox: Replica, fences: Collection[Fence]
+) -> Amendments:
+    """Give a sandbox that has read nothing the live replica's rulings about events: what was skipped there is skipped here.
+
+    Returns those that it has, now or since it was begun.
+    """
+    async with sandbox.snapshot() as snapshot:
+        states, known = await snapshot.states(projection.id), await snapshot.amendments(projection.id)
+    if known or any(state.position or state.count for state in states.values()):
+        return known
+    async with service.replica_adapter.snapshot() as snapshot:
+        held = bool(await snapshot.states(projection.id))
+        rulings = await snapshot.amendments(projection.id) if held else NO_AMENDMENTS
+    plans = [
+        PartitionPlan(
+            fence=fence,
+            was=states[fence.partition],
+            state=states[fence.partition],
+            amendments=[one for one in rulings.all if one.partition == fence.partition],
+        )
+        for fence in fences
+    ]
+    if rulings:
+        await sandbox.apply(projection, plans)
+    return rulings
 
 
 async def _positions(projection: Projection[Any], sandbox: Replica) -> dict[int, int]:

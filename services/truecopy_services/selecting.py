@@ -11,6 +11,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,9 +21,8 @@ from truecopy_bus.leases import Fence
 from truecopy_bus.limits import READ_WAIT_S
 from truecopy_bus.points import Point, reached
 from truecopy_bus.record import Record
-from truecopy_projections.amendment import NO_AMENDMENTS
 from truecopy_projections.arrival import Arrival, Reading
-from truecopy_projections.cut import Asked, AtEnd
+from truecopy_projections.cut import Asked, AtEnd, Cut
 from truecopy_projections.errors import ReplayRefusedError
 from truecopy_projections.limits import ALONE_LEASE_S
 from truecopy_projections.plan import wanted
@@ -31,15 +31,16 @@ from truecopy_projections.replica import Replica
 from truecopy_projections.selected_plan import selected_plan
 from truecopy_projections.stages import Stage
 from truecopy_schemas.avro_schema import full_name
-from truecopy_schemas.errors import UnknownSchemaError
+from truecopy_schemas.errors import TruecopyError, UnknownSchemaError
 from truecopy_schemas.framing import FRAME_BYTES
+from truecopy_schemas.registry import Registered
 from truecopy_services.errors import UsageError
 from truecopy_services.operating.conditions import where
 from truecopy_services.quarantine import actor
-from truecopy_services.replaying import Progress, Replayed, cut_of, journal
+from truecopy_services.replaying import Progress, Replayed, cut_of, journal, take_rulings
 from truecopy_services.service import Service
 
-__all__ = ["Selection", "replay_selected"]
+__all__ = ["Choosing", "Selection", "replay_selected", "starts_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +62,15 @@ class Selection:
         begin = None if self.begin is None else str(self.begin)
         return {"from": begin, "keys": sorted(self.keys), "types": sorted(self.types), "where": list(self.conditions)}
 
-    @property
-    def incarnation(self) -> str:
-        """What a sandbox of it bears in place of a topic's."""
-        return f"selected {hashlib.blake2b(orjson.dumps(self.as_json()), digest_size=8).hexdigest()}"
+    def incarnation(self, topic: str) -> str:
+        """What a sandbox of it bears in place of the topic's incarnation, which is part of it: so are its positions."""
+        return f"selected {hashlib.blake2b(orjson.dumps(self.as_json()), digest_size=8).hexdigest()} of {topic}"
+
+
+async def starts_of(service: Service, projection: Projection[Any], selection: Selection, cut: Cut) -> dict[int, int]:
+    """Where a selection begins, by partition. Raises CutError."""
+    begin = {} if selection.begin is None else (await cut_of(service, projection, selection.begin)).offsets
+    return {**dict.fromkeys(cut.offsets, 0), **begin}
 
 
 async def replay_selected(
@@ -84,25 +90,30 @@ async def replay_selected(
     where(selection.conditions)
     began_s = time.monotonic()
     cut = await cut_of(service, projection, to or AtEnd())
-    starts = dict.fromkeys(cut.offsets, 0)
-    if selection.begin is not None:
-        starts |= (await cut_of(service, projection, selection.begin)).offsets
-    await sandbox.install(projection, partitions=len(cut.offsets), incarnation=selection.incarnation)
+    starts = await starts_of(service, projection, selection, cut)
+    incarnation = selection.incarnation(cut.incarnation)
+    await sandbox.install(projection, partitions=len(cut.offsets), incarnation=incarnation)
     await sandbox.stage(projection, Stage.BUILDING, by=by)
     holder = f"replay {socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     fences = await sandbox.renew(projection, holder, (), lease_s=ALONE_LEASE_S, seize=True)
     try:
         async with sandbox.snapshot() as snapshot:
             states = await snapshot.states(projection.id)
-        if {state.incarnation for state in states.values()} != {selection.incarnation}:
-            seen = "it holds another selection of the history, or all of it"
+        if {state.incarnation for state in states.values()} != {incarnation}:
+            seen = "it holds another selection of the history, or all of it, or one of a topic that was made anew"
             raise ReplayRefusedError(sandbox=sandbox.name, seen=seen, remedy="begin it --anew, or name another")
         began = {p: state.position for p, state in states.items()}
         about = {"projection": projection.id, "by": by or actor(), "cut": cut.as_json(), "selection": selection.as_json()}
         await journal(projection, sandbox, "begun", about, began, applied=0)
         work = _Work(service, projection, sandbox, selection, holder, fences)
         work.states = states
-        await work.go({p: max(began[p], starts[p]) for p in began}, cut.offsets, rate, told)
+        work.choosing.reading.amendments = await take_rulings(service, projection, sandbox, fences.values())
+        try:
+            await work.go({p: max(began[p], starts[p]) for p in began}, cut.offsets, rate, told)
+        except TruecopyError as fault:
+            at = {p: state.position for p, state in work.states.items()}
+            await journal(projection, sandbox, f"stopped: {fault}", about, at, applied=work.applied)
+            raise
         await journal(projection, sandbox, "ended", about, cut.offsets, applied=work.applied)
     finally:
         await sandbox.leave(projection, holder, fences.values())
@@ -118,18 +129,42 @@ async def replay_selected(
     )
 
 
+class Choosing:
+    """Reads records for one projection, and chooses of the events those that are selected. `reading` holds the rulings."""
+
+    def __init__(self, projection: Projection[Any], selection: Selection) -> None:
+        self.reading = Reading(projection)
+        self._keys, self._types = {key.encode() for key in selection.keys}, selection.types
+        self._meets = where(selection.conditions) if selection.conditions else None
+        self._names: dict[int, str] = {}
+
+    def learn(self, schema_id: int, found: Registered) -> None:
+        """Take in a registered schema."""
+        self.reading.learn(schema_id, fingerprint=found.fingerprint, schema=found.schema)
+        self._names[schema_id] = full_name(found.schema)
+
+    def among(self, records: Sequence[Record]) -> Iterator[tuple[Arrival, str]]:
+        """The selected events, each with the full name of its type, "" where that is not known."""
+        for item in self.reading.items([one for one in records if not self._keys or one.key in self._keys]):
+            if type(item) is not Arrival:
+                continue
+            name = self._names.get(int.from_bytes((item.record.value or b"")[1:FRAME_BYTES]), "")
+            if self._types and not self._types & {name, name.rpartition(".")[2]}:
+                continue
+            if self._meets is not None and item.fault is None and not self._meets(cast(Any, item.event)):
+                continue  # what can't be read may be meant, and ends a replay
+            yield item, name
+
+
 class _Work:
     """One replay of a selection under way."""
 
     def __init__(
         self, service: Service, projection: Projection[Any], sandbox: Replica, selection: Selection, holder: str, fences: Any
     ) -> None:
-        self._service, self._projection, self._sandbox, self._selection = service, projection, sandbox, selection
+        self._service, self._projection, self._sandbox = service, projection, sandbox
         self._holder, self._fences = holder, dict(fences)
-        self._schemas, self._reading = service.schemas(projection), Reading(projection)
-        self._reading.amendments = NO_AMENDMENTS
-        self._names: dict[int, str] = {}
-        self._meets = where(selection.conditions)
+        self._schemas, self.choosing = service.schemas(projection), Choosing(projection, selection)
         self.states: dict[int, Any] = {}
         self.applied = 0
 
@@ -162,14 +197,10 @@ class _Work:
             await reader.close()
 
     async def _apply(self, records: Sequence[Record], at: dict[int, int]) -> None:
-        for schema_id in sorted(self._reading.unknown(records)):
-            try:
-                found = await self._schemas.schema(schema_id)
-            except UnknownSchemaError:
-                continue
-            self._reading.learn(schema_id, fingerprint=found.fingerprint, schema=found.schema)
-            self._names[schema_id] = full_name(found.schema)
-        chosen = list(self._chosen(records))
+        for schema_id in sorted(self.choosing.reading.unknown(records)):
+            with suppress(UnknownSchemaError):
+                self.choosing.learn(schema_id, await self._schemas.schema(schema_id))
+        chosen = [arrival for arrival, _ in self.choosing.among(records)]
         known = await self._sandbox.load(self._projection, wanted(chosen))
         held: dict[int, Fence] = self._fences
         plans = selected_plan(self._projection, self.states, held, chosen, known, at)
@@ -179,16 +210,3 @@ class _Work:
             raise ReplayRefusedError(sandbox=self._sandbox.name, seen=seen, remedy="wait for its end, or name another")
         self.states |= {plan.state.partition: plan.state for plan in plans}
         self.applied += sum(plan.applied for plan in plans)
-
-    def _chosen(self, records: Sequence[Record]) -> Iterator[Arrival]:
-        keys, types = self._selection.keys, self._selection.types
-        wanted_keys = {key.encode() for key in keys}
-        for item in self._reading.items([one for one in records if not keys or one.key in wanted_keys]):
-            if type(item) is not Arrival:
-                continue
-            name = self._names.get(int.from_bytes((item.record.value or b"")[1:FRAME_BYTES]), "")
-            if types and name not in types and name.rpartition(".")[2] not in types:
-                continue
-            if self._selection.conditions and not self._meets(cast(Any, item.event)):
-                continue
-            yield item

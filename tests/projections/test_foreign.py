@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from truecopy_bus.errors import DatabaseUnavailableError
 from truecopy_bus.fold import Head
 from truecopy_bus.log import Reader
 from truecopy_bus.logs.memory import MemoryLog
-from truecopy_bus.record import Outgoing, Record, TopicSpec
+from truecopy_bus.record import Outgoing, Record, TopicSpec, TopicState
 from truecopy_bus.sql import connect
 from truecopy_projections import ForeignTopic, MemoryReplica, Projection, ProjectionError, Replica, Report, Verdict
+from truecopy_projections.bounded import BoundedWorker
 from truecopy_projections.ordinals import ordinals
 from truecopy_projections.repair import repair
 from truecopy_projections.replicas import open_replica
@@ -312,6 +314,42 @@ async def test_offsets_without_a_record_at_the_end_leave_nobody_behind(crm: Crm)
 
     assert (await crm.rows("c1"))[0] == 3
     assert ((await crm.states())[partition].position, claims(await crm.check())) == (6, PROVEN)
+
+
+async def test_a_worker_up_to_a_point_does_not_pass_over_what_lies_beyond_it(crm: Crm) -> None:
+    partition = sum(b"c1") % 2
+    await crm.write(*(("c1", customer(f"n{number}")) for number in range(5)))
+    crm.log = _Compacted(crm.log, {partition: [3]})
+    worker = BoundedWorker(
+        customers, crm.replica, crm.log, crm.schemas(), upto={partition: 4}, holder="w", wait_s=0.02, records_max=50_000
+    )
+    await worker.arrive(within_s=10.0)
+    assert ((await crm.rows("c1"))[0], (await crm.states())[partition].position) == (2, 4)
+
+    worker.upto[partition] = 6
+    await worker.arrive(within_s=10.0)
+    await worker.leave()
+    assert (await crm.rows("c1"))[0] == 4
+
+
+async def test_a_worker_that_tells_lag_tools_nothing_still_knows_topics_of_others(crm: Crm) -> None:
+    class Holding:
+        """A log that holds topics of others. MemoryLog makes a genesis in all."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(crm.log, name)
+
+        async def foreign(self, topic: str) -> TopicState:
+            return replace(await crm.log.describe(topic), incarnation="its own")
+
+    given: dict[str, Any] = {"upto": {}, "holder": "w", "wait_s": 0.02, "records_max": 50_000}
+    worker = BoundedWorker(customers, crm.replica, Holding(), crm.schemas(), **given)  # type: ignore[arg-type]
+    await worker.step()
+    await worker.leave()
+
+    assert {state.incarnation for state in (await crm.states()).values()} == {"its own"}
+    # From Python 3.12 on a protocol is not looked for behind __getattr__: what stands before the log must say it itself.
+    assert "foreign" in type(worker._log).__dict__
 
 
 async def test_a_key_in_two_partitions_is_not_proven(crm: Crm) -> None:

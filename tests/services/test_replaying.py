@@ -9,17 +9,19 @@ from dataclasses import replace as with_
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from tests.services.numbers import first, payments, refused, second, till
 from tests.services.test_versions import begun
 
+from truecopy_bus.record import Outgoing
 from truecopy_bus.sql import connect
 from truecopy_projections.check import check
 from truecopy_projections.cut import AtEnd, AtOffset
 from truecopy_projections.errors import CutError, ReplayRefusedError, StoppedError
 from truecopy_projections.replica import Replica
 from truecopy_projections.stages import Stage, live_number
-from truecopy_services import Service, Settings, Verdict
+from truecopy_services import Service, Settings, Verdict, replay_reading
 from truecopy_services.errors import UsageError
 from truecopy_services.operating.cuts import cut_asked
 from truecopy_services.replay_reading import compare_with_live, survey
@@ -150,6 +152,25 @@ async def test_a_live_database_of_a_server_is_refused_by_another_spelling(postgr
                 raise AssertionError
 
 
+async def test_a_schema_beside_the_live_one_is_a_sandbox_if_nothing_leads_from_it_to_that(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    await begun(quick(tmp_path, replica=postgres_url))
+    admin = await asyncpg.connect(postgres_url)
+    await admin.execute("CREATE SCHEMA box")
+    path = f"{postgres_url}{'&' if '?' in postgres_url else '?'}options=-csearch_path%3Dbox"
+    async with app.at(quick(tmp_path, replica=postgres_url)).open(store=False) as service:
+        async with opened_sandbox(service, first, path) as sandbox:
+            assert (await replay(service, first, sandbox)).equal
+        for address in (f"{path},public", f"{path},public", f"{path}es"):
+            with pytest.raises(ReplayRefusedError, match="let it name one schema"):
+                async with opened_sandbox(service, first, address, anew=True) as sandbox:
+                    await replay(service, first, sandbox)
+        assert (await service.get(first, "a1")) is not None
+    assert len(await admin.fetch("SELECT * FROM public.tally")) == 4
+    await admin.close()
+
+
 async def test_a_database_that_no_replay_made_is_refused_even_anew(service: Service, box: str) -> None:
     database = await connect(box)
     async with database.transaction() as tx:
@@ -185,6 +206,50 @@ async def test_a_survey_counts_and_a_rate_holds_a_replay_back(service: Service, 
     assert done.took_s >= (sum(cut.offsets.values()) - 30 * 0.5) / 30  # it may not be faster than that
     assert steps == sorted(steps)
     assert len(steps) > 1
+
+
+async def test_a_survey_of_a_selection_counts_what_a_replay_of_it_would_apply(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, some = await cut_of(service, first, cut_asked("end")), Selection(conditions=("amount<2",))
+    found = await survey(service, first, cut, some)
+    assert (dict(found.selected), found.events, found.keys) == ({"till.account.Paid": 2}, 12, 2)
+    assert found.as_json(rate=1)["least_s"] == found.records
+    async with opened_sandbox(service, first, f"sqlite:{tmp_path}/box.db") as sandbox:
+        assert (await replay_selected(service, first, sandbox, some)).applied == 2
+    for p, (earliest, latest) in found.offsets.items():
+        assert 0 < earliest <= latest < cut.offsets[p]
+    nothing = await survey(service, first, cut, Selection(begin=AtEnd()))
+    assert (nothing.records, nothing.keys, nothing.offsets, nothing.first_ms) == (0, 0, {}, None)
+    monkeypatch.setattr(replay_reading, "KEYS_TOLD_MAX", 3)
+    assert (await survey(service, first, cut)).keys is None
+    monkeypatch.setattr(replay_reading, "KEYS_TOLD_MAX", 4)
+    assert (await survey(service, first, cut)).keys == 4
+
+
+async def test_an_event_that_cannot_be_read_is_not_left_out_of_a_selection_in_silence(service: Service, tmp_path: Path) -> None:
+    topic = service.topic(first)
+    ends = {p: end for p, (_, end) in (await service.log.describe(topic)).bounds.items()}
+    reader = service.log.reader(topic)
+    records = await reader.read(dict.fromkeys(ends, 0), records_max=100, wait_s=1.0)
+    await reader.close()
+    whole = next(record for record in records if record.key == b"a1" and record.value)
+    value = (whole.value or b"")[:5] + bytes([2 * 4]) + (whole.value or b"")[6:-1]  # the fourth version, without its end
+    await service.log.append(topic, whole.partition, [Outgoing(b"a1", value, 0)])
+    async with opened_sandbox(service, first, f"sqlite:{tmp_path}/box.db") as sandbox:
+        with pytest.raises(StoppedError, match=r"'a1' version 4.*UNDECODABLE"):
+            await replay_selected(service, first, sandbox, Selection(conditions=("amount>=0",)))
+
+
+async def test_a_replay_from_kafka_proves_itself(kafka_url: str, topic_namespace: str, tmp_path: Path) -> None:
+    settings = quick(tmp_path, log=kafka_url, namespace=topic_namespace, store=f"sqlite:{tmp_path}/till.store.db")
+    await begun(settings)
+    async with app.at(settings).open(store=False) as service:
+        async with opened_sandbox(service, first, f"sqlite:{tmp_path}/box.db") as sandbox:
+            done = await replay(service, first, sandbox)
+            assert (done.count, done.equal, (await compare_with_live(service, first, sandbox)).total) == (12, True, 0)
+        async with opened_sandbox(service, first, f"sqlite:{tmp_path}/some.db") as sandbox:
+            assert (await replay_selected(service, first, sandbox, Selection(keys=frozenset({"a1"})))).applied == 3
 
 
 async def test_the_verb_says_what_it_did_or_why_not(truecopy: Any) -> None:
@@ -254,3 +319,55 @@ async def test_a_selection_stops_at_what_cannot_be_applied_and_goes_on_from_ther
         assert ("a1", 14, 2) in rows
     finally:
         refused.clear()
+
+
+async def test_what_was_ruled_about_events_of_the_live_replica_holds_in_a_sandbox_too(tmp_path: Path, box: str) -> None:
+    settings = quick(tmp_path)
+    refused.add(5)
+    try:
+        async with till(second).at(settings).open() as service:
+            await service.publish_many(payments(4, 3))
+            relay, worker = service.relay(), service.worker(second)
+            await relay.drain()
+            while await worker.step():
+                pass
+            await worker.leave()
+            await service.quarantine(second).skip("a1", why="it was a test")
+            await relay.mark()
+            await relay.leave()
+            async with opened_sandbox(service, second, box) as sandbox:
+                done = await replay(service, second, sandbox)
+                assert (done.parked, done.count, done.equal) == (0, 12, True)
+                async with sandbox.snapshot() as snapshot:
+                    assert [(one.key, one.why) for one in (await snapshot.amendments(second.id)).all] == [
+                        ("a1", "it was a test")
+                    ]
+                assert not (await compare_with_live(service, second, sandbox)).total
+                [report] = await with_(service, replica_adapter=sandbox).check(second, deep=True)
+                assert report.verdict is Verdict.EQUAL
+            async with opened_sandbox(service, second, box, anew=True) as sandbox:
+                await replay_selected(service, second, sandbox, Selection(keys=frozenset({"a1"})))
+                async with sandbox.snapshot() as snapshot:
+                    rows = [row.values async for batch in snapshot.rows(second) for _, _, row in batch]
+                assert rows == [("a1", 1 + 9, 2)]
+    finally:
+        refused.clear()
+
+
+async def test_a_selection_is_of_one_life_of_a_topic_and_its_journal_says_why_it_stopped(tmp_path: Path) -> None:
+    assert Selection().incarnation("one") != Selection().incarnation("another")
+    await begun(quick(tmp_path))
+    refused.add(9)
+    try:
+        async with (
+            till(first, second).at(quick(tmp_path)).open(store=False) as service,
+            opened_sandbox(service, second, f"sqlite:{tmp_path}/box.db") as sandbox,
+        ):
+            with pytest.raises(StoppedError):
+                await replay_selected(service, second, sandbox, Selection(conditions=("amount>=5",)))
+            async with sandbox.snapshot() as snapshot:
+                said = [entry["what"] for entry in await snapshot.journal(JOURNALED)]
+    finally:
+        refused.clear()
+    assert [one.partition(":")[0] for one in said] == ["begun", "stopped"]
+    assert "no such amount" in said[1]

@@ -30,6 +30,7 @@ _NAMES = {
 async def claim_sandbox(database: Database) -> None:
     """Make an empty database a sandbox; one that is stays so. Raises ReplayRefusedError for one that holds other things."""
     async with database.snapshot() as connection:
+        await _refuse_several_schemas(connection, database)
         names = [str(row[0]) for row in await connection.fetch(_NAMES[database.dialect.name])]
         meta = await read_meta(connection, name=database.name)
     if _MARK in meta:
@@ -43,6 +44,16 @@ async def claim_sandbox(database: Database) -> None:
     await database.install((META,))
     async with database.transaction() as tx:
         await tx.put(META, [(_MARK, "replay")])
+
+
+async def _refuse_several_schemas(read: Connection, database: Database) -> None:
+    """What one schema lacks is looked for in the next: what a replay drops or does not make could be somebody else's."""
+    if database.dialect.name != "postgres":
+        return
+    [[schemas]] = await read.fetch("SELECT array_to_string(current_schemas(false), ', ')")
+    if not schemas or ", " in schemas:
+        seen = f"its search_path leads to the schemas ({schemas})"
+        raise ReplayRefusedError(sandbox=database.name, seen=seen, remedy="let it name one schema, which is there")
 
 
 async def clear_sandbox(database: Database, projection: Projection[Any]) -> None:

@@ -55,17 +55,15 @@ async def _replay(arguments: Namespace, screen: Screen) -> Exit:
         types=frozenset(arguments.type),
         conditions=tuple(arguments.where),
     )
-    if not selection.whole and (arguments.park or arguments.dry_run):
-        raise UsageError(
-            "--park and --dry-run are of a whole replay; a selection puts nothing aside, and writes to its sandbox"
-        )
+    if not selection.whole and arguments.park:
+        raise UsageError("--park is of a whole replay; a selection puts nothing aside, and ends at what can't be applied")
     async with app.open(store=False) as service:
         async with answering_within(service.settings.timeout_s, f"the log of {projection.id}"):
             await service.log.describe(service.topic(projection))
         if arguments.dry_run:
-            found = await survey(service, projection, await cut_of(service, projection, to))
+            found = await survey(service, projection, await cut_of(service, projection, to), selection)
             _say_survey(screen, projection.id, found, arguments.rate)
-            screen.finish({"projection": projection.id, "dry_run": True, **found.as_json()})
+            screen.finish({"projection": projection.id, "dry_run": True, **found.as_json(arguments.rate)})
             return Exit.GOOD
         differs: Difference | None = None
         async with opened_sandbox(service, projection, arguments.into, anew=arguments.anew) as sandbox:
@@ -93,14 +91,16 @@ def _shown(name: str, progress: Progress) -> str:
 
 
 def _say_survey(screen: Screen, name: str, found: Survey, rate: int | None) -> None:
-    types = ", ".join(f"{number:,} {of}" for of, number in sorted(found.types.items())) or "none"
-    screen.say(f"{name}: {found.records:,} records would be read: events {types}; {found.controls:,} controls")
+    types = ", ".join(f"{found.selected[of]:,} of {number:,} {of}" for of, number in sorted(found.types.items())) or "none"
+    keys = "very many" if found.keys is None else f"{found.keys:,}"
+    screen.say(f"{name}: {found.records:,} records would be read, events applied: {types}; {found.controls:,} controls")
     if found.unreadable:
         screen.say(f"  {found.unreadable:,} can't be read by the log's schemas")
     if found.first_ms is not None and found.last_ms is not None:
-        screen.say(f"  from {shown_moment(found.first_ms)} to {shown_moment(found.last_ms)}")
-    if rate is not None:
-        screen.say(f"  at {rate:,} records a second that takes {found.records / rate:,.0f} s at least")
+        screen.say(f"  of {keys} keys, from {shown_moment(found.first_ms)} to {shown_moment(found.last_ms)}")
+    for p, (first, last) in sorted(found.offsets.items()):
+        screen.say(f"  partition {p}: offsets {first} to {last}")
+    screen.say(f"  reading them took {found.took_s:.1f} s; a replay takes {found.least_s(rate):,.1f} s at least")
     screen.say("nothing was written")
 
 
