@@ -23,6 +23,7 @@ from truecopy_projections.check import check
 from truecopy_projections.cut import AtMark, find_cut
 from truecopy_projections.errors import CutError, SwapRefusedError
 from truecopy_projections.limits import ALONE_LEASE_S, SWAP_ARRIVE_S, SWAP_TRIES
+from truecopy_projections.log_upto import LogUpTo
 from truecopy_projections.numbers_diff import NumbersDiff, compare_numbers
 from truecopy_projections.projection import Projection
 from truecopy_projections.stages import Stage, live_number, stage_of
@@ -111,7 +112,8 @@ async def _swapped(
             leaving.push_async_callback(worker.leave)
         await _to_a_mark(service, ours, old)
         async with _kept(ours):
-            report = await check(new, replica, service.log, schemas, topic=topic, wait_s=0)
+            upto = LogUpTo(service.log, ours.upto)  # it is not behind what it is not to have yet
+            report = await check(new, replica, upto, schemas, topic=topic, wait_s=0)
             if report.verdict is not Verdict.EQUAL and not accept:
                 async with replica.snapshot() as snapshot:
                     difference: NumbersDiff | None = await compare_numbers(new, old, snapshot)
